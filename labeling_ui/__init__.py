@@ -1,0 +1,1 @@
+"""The labeling app: annotators rank responses in the browser."""

@@ -1,0 +1,1 @@
+"""RLHF on parameter-efficient policies: from a base model to an aligned adapter."""

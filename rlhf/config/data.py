@@ -1,0 +1,120 @@
+"""Configuration of the stages that make and judge text: prompts, candidates, rankings, pairs."""
+
+from pathlib import Path
+from typing import Literal
+
+from rlhf.config.fields import output, result, section, speed
+
+
+@section
+class SplitShares:
+    """Relative sizes of the five splits; they are normalised to 1."""
+
+    sft: float = result(0.3, ge=0)
+    """Prompts with demonstrations for supervised fine-tuning."""
+    label: float = result(0.25, ge=0)
+    """Prompts whose candidates people rank."""
+    ppo: float = result(0.25, ge=0)
+    """Prompts of the rollouts."""
+    validation: float = result(0.05, ge=0)
+    """Prompts on which checkpoints are chosen."""
+    test: float = result(0.15, ge=0)
+    """Prompts of the final tables."""
+
+
+@section
+class PromptsConfig:
+    """Import, de-duplication, length filter and split of prompts."""
+
+    sources: tuple[str, ...] = result(("embedded",), min_length=1)
+    """`embedded`, files or folders (JSONL, Parquet, CSV, TXT), or `hub:NAME[:SPLIT]`."""
+    demonstrations: tuple[str, ...] = result(())
+    """Sources whose rows carry responses and serve SFT only; a small share becomes held-out data."""
+    count: int | None = result(None, ge=1)
+    """Keep at most this many prompts; the number generated for `embedded` (default 4000)."""
+    prompt_field: str | None = result(None)
+    """Column that holds the prompt; found by its usual names if not given."""
+    response_field: str | None = result(None)
+    """Column that holds the response; found by its usual names if not given."""
+    prompt_words: int | None = result(None, ge=1)
+    """Cut each text after this many words: the opening is the prompt, the rest the response."""
+    min_tokens: int = result(1, ge=1)
+    """Drop prompts with fewer tokens."""
+    max_tokens: int = result(256, ge=1)
+    """Drop prompts with more tokens."""
+    near_duplicate: float = result(0.9, gt=0, le=1)
+    """Prompts whose word 3-gram sets overlap (Jaccard) at least this much stay in one split."""
+    shares: SplitShares = result(lambda: SplitShares())
+    """Relative sizes of the splits."""
+
+
+@section
+class CandidatesConfig:
+    """K distinct responses per prompt of the label split."""
+
+    import_path: Path | None = result(None)
+    """Take candidate sets from this JSONL file instead of sampling them."""
+    policy: Literal["sft", "previous"] = result("sft")
+    """Who answers: the SFT policy, or the aligned policy of the previous round."""
+    count: int = result(4, ge=2, le=9)
+    """Candidates wanted per prompt (K); near-duplicates are merged, so a prompt may get fewer."""
+    samples: int = result(6, ge=2, le=64)
+    """Responses drawn per prompt, from which the distinct ones are kept."""
+    max_prompts: int | None = result(None, ge=1)
+    """Use at most this many label prompts per round."""
+    temperature: float = result(1.0, gt=0, le=5)
+    """Sampling temperature."""
+    top_p: float = result(1.0, gt=0, le=1)
+    """Nucleus sampling: keep the smallest set of tokens with this much probability."""
+    max_new_tokens: int = result(64, ge=1)
+    """Longest response, in tokens."""
+    near_duplicate: float = result(0.9, gt=0, le=1)
+    """Responses whose word sets overlap (Jaccard) at least this much count as one."""
+    batch_size: int = speed(128, ge=1)
+    """Responses decoded together, per process."""
+
+
+@section
+class ScriptedConfig:
+    """Scripted annotators: they rank by the gold scorer plus noise and are marked as scripted everywhere."""
+
+    annotators: int = result(6, ge=1)
+    """How many there are."""
+    agreement: float = result(0.75, gt=0.5, le=1)
+    """Share of pairs on which two of them agree; sets the noise."""
+    adversarial: int = result(0, ge=0)
+    """How many of them rank upside down."""
+    flips: float = result(0.0, ge=0, le=0.5)
+    """Share of rankings reversed on top of the noise."""
+
+
+@section
+class RankingsConfig:
+    """Who ranks the candidates, and when the round is complete."""
+
+    source: Literal["people", "scripted"] = result("people")
+    """`people` rank in the browser, `scripted` annotators stand in for them."""
+    import_path: Path | None = result(None)
+    """Take rankings from this JSONL file instead."""
+    overlap: int = result(3, ge=1, le=50)
+    """Annotators per prompt."""
+    min_agreement: float | None = result(None, ge=0, le=1)
+    """Stop with a message if the pairwise agreement is below this."""
+    scripted: ScriptedConfig = result(lambda: ScriptedConfig())
+    """The scripted annotators."""
+    guidelines: Path | None = output(None)
+    """Markdown file shown beside each task."""
+
+
+@section
+class PairsConfig:
+    """From several rankings to preference pairs."""
+
+    import_path: Path | None = result(None)
+    """Take preference pairs from this file (JSONL or Parquet, TRL's format) instead."""
+    policy: Literal["hard", "soft", "weighted"] = result("weighted")
+    """`hard` keeps confident pairs, `soft` labels with the probability, `weighted` weighs by confidence."""
+    min_probability: float = result(0.5, ge=0.5, lt=1)
+    """Drop pairs whose majority is not above this."""
+    holdout: float = result(0.1, gt=0, lt=0.9)
+    """Share of the label prompts kept apart to measure the reward model."""

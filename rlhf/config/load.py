@@ -1,0 +1,232 @@
+"""From a YAML file and command-line overrides to a checked `Config`; the only place that parses either."""
+
+import dataclasses
+import difflib
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from rlhf.config.fields import effect_of, plain
+from rlhf.config.recipe import Config
+from rlhf.errors import ConfigError, report_all
+
+SHORTHANDS = {"sft": {"none": {"method": "none"}}}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-5 as a number and refuses a key that is given twice."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise ConfigError(f"{key!r} is given twice (second time in line {key_node.start_mark.line + 1})")
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def recipe_path(name: str | Path) -> Path:
+    """Find a recipe: a file, or the name of one that is installed with the package.
+
+    Raises:
+        ConfigError: There is no such file; lists the installed recipes.
+    """
+    given = Path(name)
+    if given.is_file():
+        return given
+    installed = recipes_folder()
+    stem = given.name.removesuffix(".yaml")
+    if (installed / f"{stem}.yaml").is_file() and str(name) in (stem, f"{stem}.yaml", f"configs/{stem}.yaml"):
+        return installed / f"{stem}.yaml"
+    known = ", ".join(sorted(path.stem for path in installed.glob("*.yaml"))) or "none"
+    raise ConfigError(f"{name}: no such config file; installed recipes are {known}")
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe and overlay it with overrides such as `--ppo.learning-rate 1e-4` or `ppo.updates=20`.
+
+    Raises:
+        ConfigError: Lists everything that is wrong, with dotted paths and did-you-mean.
+    """
+    source = recipe_path(path)
+    values = _read_yaml(source)
+    named = [item for item in overrides if not item.startswith("-") and "=" in item]
+    flags = [item for item in overrides if item not in named]
+    _overlay_flags(values, flags, source)
+    for item in named:
+        key, _, text = item.partition("=")
+        _assign(values, key.replace("-", "_"), _parse_scalar(text))
+    return parse_config(values, str(source))
+
+
+def parse_config(values: dict[str, Any], source: str) -> Config:
+    """Check plain values.
+
+    Raises:
+        ConfigError: Lists everything that is wrong.
+    """
+    for name, shorthand in SHORTHANDS.items():
+        if isinstance(values.get(name), str) and values[name] in shorthand:
+            values = values | {name: shorthand[values[name]]}
+    try:
+        return TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        problems = [_describe(entry) for entry in error.errors()]
+        report_all(ConfigError, problems, f"{source}: {len(problems)} {'mistake' if len(problems) == 1 else 'mistakes'}")
+        raise
+
+
+def config_help(only: str | None = None) -> str:
+    """Return every field with its default, its effect and its docstring; of one section where `only` names it."""
+    lines: list[str] = []
+    for path, default, effect, text in _described_fields(Config):
+        if only is None or path.startswith(f"{only}.") or "." not in path:
+            lines.append(f"  {path} = {json.dumps(default)}  [{effect}]\n      {text}")
+    return "\n".join(lines)
+
+
+def _described_fields(cls: Any, prefix: str = "") -> Iterable[tuple[str, Any, str, str]]:
+    for name, info in cls.__pydantic_fields__.items():
+        default = None if info.is_required() else info.get_default(call_default_factory=True)
+        if dataclasses.is_dataclass(default):
+            yield from _described_fields(type(default), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", plain(default), effect_of(cls, name), info.description or ""
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe, so that editors complete and check it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | TypeAdapter(Config).json_schema()
+
+
+def dump_config(config: Config) -> str:
+    """Return the resolved configuration as YAML; `load_config` reads it back unchanged."""
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not YAML ({getattr(error, 'problem', None) or error})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if values is None:
+        raise ConfigError(f"{path}: the file is empty; a recipe needs at least `run:`")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `name: value` lines at the top, found {type(values).__name__}")
+    return values
+
+
+def _overlay_flags(values: dict[str, Any], flags: Sequence[str], source: Path) -> None:
+    """Apply `--a.b-c value` and `--a.b-c=value` to the plain values."""
+    pending = list(flags)
+    problems: list[str] = []
+    while pending:
+        flag = pending.pop(0)
+        if not flag.startswith("--"):
+            problems.append(f"{flag!r} is no override; write --section.field VALUE or section.field=VALUE")
+            continue
+        key, equals, text = flag.removeprefix("--").partition("=")
+        if not equals:
+            if not pending or pending[0].startswith("--"):
+                problems.append(f"{flag} needs a value")
+                continue
+            text = pending.pop(0)
+        _assign(values, key.replace("-", "_"), _parse_scalar(text))
+    report_all(ConfigError, problems, f"overrides of {source}:")
+
+
+def _parse_scalar(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+
+
+def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, name = dotted.split(".")
+    for entry in sections:
+        inner = values.get(entry)
+        if inner is None:
+            inner = values[entry] = {}
+        if isinstance(inner, str) and inner in SHORTHANDS.get(entry, {}):
+            inner = values[entry] = dict(SHORTHANDS[entry][inner])
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{dotted}: {entry!r} is {inner!r}, not a section with fields")
+        values = inner
+    values[name] = value
+
+
+def _describe(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    kind, value = error["type"], error.get("input")
+    if kind == "unexpected_keyword_argument":
+        return f"{path}: no such field{_did_you_mean(error['loc'])}"
+    if kind == "missing":
+        return f"{path}: missing; it has no default"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(value, (dict, list)) or dataclasses.is_dataclass(value) or kind == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message}, found {value!r}"
+
+
+def _did_you_mean(location: Sequence[Any]) -> str:
+    cls: Any = Config
+    for part in location[:-1]:
+        cls = next((entry.type for entry in dataclasses.fields(cls) if entry.name == part), None)
+        if not dataclasses.is_dataclass(cls):
+            return ""
+    names = [entry.name for entry in dataclasses.fields(cls)]
+    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    home = sorted(_sections_with(str(location[-1]), Config))
+    if home:
+        return f"; it belongs to {' or '.join(home)}"
+    return f"; known are {', '.join(names)}"
+
+
+def _sections_with(name: str, cls: Any, prefix: str = "") -> Iterable[str]:
+    for entry in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(entry.type):
+            yield from _sections_with(name, entry.type, f"{prefix}{entry.name}.")
+        elif entry.name == name and prefix:
+            yield prefix.removesuffix(".")
+        elif entry.name == name:
+            yield "the top level"
+
+
+def write_schema(path: Path | None) -> None:
+    """Write the JSON Schema to a file, or to standard output."""
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,205 @@
+"""Rows from wherever they are: JSONL, JSON, CSV, TXT and Parquet files, folders of them, data sets on the hub.
+
+A row is a JSON object or a text. What it means is decided in `rlhf.data.formats`.
+"""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rlhf.errors import DataError, ResourceError
+
+HUB_PREFIX = "hub:"
+DEFAULT_HUB_SPLIT = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row and its place (`stories.jsonl line 7`); where it cannot be read, `problem` says why."""
+
+    place: str
+    value: Any = None
+    problem: str = ""
+
+
+def read_source(source: str, *, paragraphs: bool = False) -> Iterator[Row]:
+    """Yield the rows of a file, of all files below a folder, or of a hub data set (`hub:NAME[:SPLIT]`).
+
+    Args:
+        source: A path, or `hub:` and a name.
+        paragraphs: Read text files by paragraph, their lines joined, instead of by line.
+
+    Raises:
+        DataError: The source is missing, holds no row, or is of no known kind.
+        ResourceError: A library that reads this kind is not installed.
+    """
+    rows = _hub_rows(source) if source.startswith(HUB_PREFIX) else _path_rows(Path(source), paragraphs)
+    found = False
+    for row in rows:
+        found = True
+        yield row
+    if not found:
+        raise DataError(f"{source}: no rows; it must hold at least one")
+
+
+def _path_rows(path: Path, paragraphs: bool) -> Iterator[Row]:
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _kind(file) in _READERS]
+        if not files:
+            raise DataError(f"{path}: the folder holds no {_known_kinds()} file")
+    elif path.is_file():
+        files = [path]
+    else:
+        raise DataError(f"{path}: no such file or folder")
+    for file in files:
+        yield from _file_rows(file, paragraphs)
+
+
+def _file_rows(path: Path, paragraphs: bool) -> Iterator[Row]:
+    kind = _kind(path)
+    if kind not in _READERS:
+        raise DataError(f"{path}: files of type {path.suffix or 'none'!r} are not read; use {_known_kinds()}")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty; it must hold at least one row")
+    reader = _paragraph_rows if kind == ".txt" and paragraphs else _READERS[kind]
+    try:
+        yield from reader(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path}: damaged gzip file ({error})") from error
+
+
+def _kind(path: Path) -> str:
+    name = path.name.lower().removesuffix(".gz")
+    return name[name.rfind(".") :] if "." in name else ""
+
+
+def _known_kinds() -> str:
+    return ", ".join(sorted(_READERS))
+
+
+def _open_text(path: Path) -> TextIO:
+    # utf-8-sig drops the byte-order mark that spreadsheet programs write.
+    if path.suffix.lower() == ".gz":
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with _open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _parse_json_line(f"{path.name} line {number}", line)
+
+
+def _parse_json_line(place: str, line: str) -> Row:
+    try:
+        return Row(place, json.loads(line))
+    except json.JSONDecodeError as error:
+        return Row(place, problem=f"not JSON ({error.msg} at column {error.colno})")
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    with _open_text(path) as file:
+        text = file.read()
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise DataError(
+            f"{path.name} {place}: not JSON ({error.msg}); one object per line belongs into a .jsonl file"
+        ) from error
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
+    if not isinstance(value, list):
+        raise DataError(f"{path}: expected a list of objects, found {type(value).__name__}")
+    for number, item in enumerate(value, start=1):
+        yield Row(f"{path.name} item {number}", item)
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    with _open_text(path) as file:
+        # The csv module refuses cells over 128 KiB by default; long texts are ordinary here.
+        csv.field_size_limit(1 << 30)
+        reader = csv.DictReader(file, delimiter="\t" if _kind(path) == ".tsv" else ",", strict=True)
+        try:
+            for row in reader:
+                place = f"{path.name} line {reader.line_num}"
+                if None in row or None in row.values():
+                    columns = len(reader.fieldnames or ())
+                    yield Row(place, problem=f"the header names {columns} columns, this row has another number")
+                else:
+                    yield Row(place, dict(row))
+        except csv.Error as error:
+            raise DataError(f"{path.name} line {reader.line_num}: not CSV ({error})") from error
+
+
+def _line_rows(path: Path) -> Iterator[Row]:
+    with _open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield Row(f"{path.name} line {number}", line.strip())
+
+
+def _paragraph_rows(path: Path) -> Iterator[Row]:
+    with _open_text(path) as file:
+        lines: list[str] = []
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                lines.append(line.strip())
+            elif lines:
+                yield Row(f"{path.name} line {number - len(lines)}", " ".join(lines))
+                lines = []
+        if lines:
+            yield Row(f"{path.name} last paragraph", " ".join(lines))
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ResourceError(f"{path}: Parquet files need pyarrow; pip install 'rlhf-adapters[train]'") from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for item in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path.name} row {number}", item)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: not a Parquet file ({error})") from error
+
+
+def _hub_rows(source: str) -> Iterator[Row]:
+    name, _, split = source.removeprefix(HUB_PREFIX).partition(":")
+    if not name:
+        raise DataError(f"{source!r} names no data set; write hub:NAME or hub:NAME:SPLIT")
+    try:
+        import datasets
+    except ImportError as error:
+        raise ResourceError(f"{source}: hub data sets need datasets; pip install 'rlhf-adapters[train]'") from error
+    try:
+        rows = datasets.load_dataset(name, split=split or DEFAULT_HUB_SPLIT)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{source}: cannot be loaded ({reason}); check name, split, network and access") from error
+    for number, item in enumerate(rows, start=1):
+        yield Row(f"{source} row {number}", item)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _jsonl_rows,
+    ".ndjson": _jsonl_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".tsv": _csv_rows,
+    ".txt": _line_rows,
+    ".parquet": _parquet_rows,
+}

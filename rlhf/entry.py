@@ -1,0 +1,117 @@
+"""How a stage begins and ends: configuration in, parents checked, draft published, errors told in one message."""
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.artifacts import Artifact, Draft, RunFolder, check_family, main_process
+from rlhf.config.load import dump_config, load_config
+from rlhf.config.recipe import Config
+from rlhf.errors import RlhfError
+from rlhf.stage_graph import StageName, import_path, inputs_of, read_parents
+from rlhf.tracking import Tracker, configure_logging
+
+log = logging.getLogger(__name__)
+INTERRUPTED = 130
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again: finished work is kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again: finished work is kept",
+    errno.EACCES: "no permission; choose another `run:` folder or change its owner",
+    errno.EROFS: "the file system is read-only; choose another `run:` folder",
+    errno.EMFILE: "too many open files; raise the limit with `ulimit -n`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a stage has in hand: its run, the artifacts it reads, the draft it writes."""
+
+    run: RunFolder
+    parents: dict[str, Artifact]
+    draft: Draft
+    tracker: Tracker
+
+    @property
+    def folder(self) -> Path:
+        """Where the stage writes."""
+        return self.draft.path
+
+    def file(self, parent: str, name: str) -> Path:
+        """Return a data file of a parent."""
+        return self.parents[parent].file(name)
+
+
+@contextlib.contextmanager
+def begin(
+    stage: StageName, config: Config, *, is_main: bool | None = None, barrier: Callable[[], None] = lambda: None
+) -> Iterator[Work]:
+    """Open a stage: lock the run, read and check the parents, hand out the draft, publish it at the end.
+
+    In a launched group every rank enters; only the main one locks and writes.
+
+    Raises:
+        ArtifactError: A parent is missing, or was made on another base.
+        RunLockedError: Another run works in the folder.
+    """
+    main = main_process() if is_main is None else is_main
+    run = RunFolder.open(config.run)
+    with run.lock() if main else contextlib.nullcontext():
+        parents = read_parents(stage, config, run)
+        family = check_family(stage, parents)
+        for parent in parents.values():
+            if stage != "export" or parent.manifest.stage != "base":
+                parent.check() if main else None
+        inputs = inputs_of(stage, config, run, parents)
+        with run.draft(inputs, config_text=dump_config(config), main=main, barrier=barrier) as draft:
+            draft.base = family
+            imported = import_path(stage, config)
+            draft.imported = str(imported) if imported else None
+            yield Work(run, parents, draft, Tracker(draft.path, active=main, bars=config.tracking.progress))
+
+
+def stage_main(stage: StageName, run: Callable[[Config], Path], arguments: Sequence[str] | None = None) -> None:
+    """Run one stage from the command line: `CONFIG [--section.field VALUE ...]`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(guarded(lambda: _run_stage(stage, run, given)))
+
+
+def _run_stage(stage: StageName, run: Callable[[Config], Path], given: list[str]) -> None:
+    if not given or given[0].startswith("-"):
+        sys.stderr.write(f"usage: python -m stages.{stage} CONFIG [--section.field VALUE ...]\n")
+        raise SystemExit(2)
+    config = load_config(given[0], given[1:])
+    path = run(config)
+    if main_process():
+        log.info("%s: finished in %s", stage, path)
+
+
+def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
+    """Run an action; turn what a user can cause into one message and an exit code."""
+    configure_logging(verbose=verbose, main_process=main_process())
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        action()
+    except RlhfError as error:
+        _tell(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _tell("interrupted; run the same command again to go on")
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _tell(f"{place}{_REFUSALS[error.errno]}")
+        return 1
+    return 0
+
+
+def _tell(message: str) -> None:
+    prefix = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    sys.stderr.write(f"error: {prefix}{message}\n")

@@ -1,0 +1,1 @@
+"""Honest numbers about policies on held-out prompts."""

@@ -1,0 +1,1 @@
+"""The aligned adapter leaves the house: PEFT folder, merged model, card, verification."""

@@ -1,0 +1,1 @@
+"""The ranking store: tasks, slots, leases, answers; what many answers say together."""

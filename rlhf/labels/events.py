@@ -1,0 +1,182 @@
+"""The hash chain: every event carries the hash of the one before, so that a changed past shows."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select
+
+from rlhf.errors import LabelError
+from rlhf.labels.schema import answers, canonical_json, events, tasks, texts
+from rlhf.labels.store import Store
+
+GENESIS = "0" * 64
+SYSTEM = "system"
+
+# What an answer's event vouches for; the surrogate key and the event's own number are not content.
+ANSWER_CONTENT = [column for column in answers.c if column.name not in ("id", "event")]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the chain: the number of the last event (0: none yet) and its hash."""
+
+    event: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of walking the chain."""
+
+    head: Head
+    answers: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+def head(connection: Connection) -> Head:
+    """Return the end of the chain."""
+    row = connection.execute(select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1)).first()
+    return Head(row.seq, row.hash) if row else Head(0, GENESIS)
+
+
+def head_at(connection: Connection, number: int) -> Head:
+    """Return the chain's state after event `number`.
+
+    Raises:
+        LabelError: There is no such event.
+    """
+    if number == 0:
+        return Head(0, GENESIS)
+    row = connection.execute(select(events.c.seq, events.c.hash).where(events.c.seq == number)).first()
+    if row is None:
+        raise LabelError(f"there is no event {number}; the last is {head(connection).event}")
+    return Head(row.seq, row.hash)
+
+
+def append(connection: Connection, kind: str, actor: str, payload: dict[str, Any], at: float) -> int:
+    """Add an event inside the open write transaction; return its number."""
+    last = head(connection)
+    body = canonical_json(payload)
+    number = last.event + 1
+    row = {"seq": number, "at": at, "kind": kind, "actor": actor, "payload": body, "previous": last.hash}
+    connection.execute(insert(events).values(**row, hash=_event_hash(row)))
+    return number
+
+
+def answer_digest(row: Any) -> str:
+    """Return the digest of an answer's content, given its row as a mapping."""
+    content = {column.name: row[column.name] for column in ANSWER_CONTENT}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def text_digest(salt: str, nonce: str, text: str) -> str:
+    """Return the digest that stands for a free text in the chain; without salt and nonce it tells nothing."""
+    return hashlib.sha256(f"{salt}:{nonce}:{text}".encode()).hexdigest()
+
+
+def task_hash(prompt: Any, responses: list[str]) -> str:
+    """Return the content hash of a task: what an annotator reads, in candidate order."""
+    return hashlib.sha256(canonical_json([prompt, responses]).encode()).hexdigest()
+
+
+def verify(store: Store, against: Path | None = None) -> Verification:
+    """Walk the chain and compare it with the answers, texts and tasks it vouches for.
+
+    Whoever can write the file can also rewrite the whole chain. That shows only against a head hash kept
+    elsewhere: `against` names an export's manifest (export.json).
+
+    Raises:
+        LabelError: The file given by `against` cannot be read.
+    """
+    earlier = read_head(against) if against else None
+    with store.reading() as connection:
+        rows = connection.execute(select(events).order_by(events.c.seq)).all()
+        problems = _chain_problems(rows)
+        vouched = {row.seq: json.loads(row.payload) for row in rows if row.kind == "answer"}
+        found = connection.execute(select(answers).order_by(answers.c.id)).mappings().all()
+        problems += _answer_problems(vouched, found)
+        problems += _text_problems(connection, store.salt())
+        problems += _task_problems(connection, rows)
+        hashes = {0: GENESIS, **{row.seq: row.hash for row in rows}}
+        if earlier and hashes.get(earlier.event) != earlier.hash:
+            problems.append(
+                f"event {earlier.event}: its hash differs from the one in {against}; the past was rewritten"
+            )
+        return Verification(head(connection), len(found), tuple(problems))
+
+
+def read_head(path: Path) -> Head:
+    """Read the head out of an export manifest.
+
+    Raises:
+        LabelError: The file is missing or holds no event number and hash.
+    """
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return Head(int(row["event"]), str(row["head_hash"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabelError(f"{path}: not an export manifest with event and head_hash ({error})") from error
+
+
+def _event_hash(row: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(row).encode()).hexdigest()
+
+
+def _chain_problems(rows: Any) -> list[str]:
+    problems: list[str] = []
+    previous = GENESIS
+    for number, row in enumerate(rows, start=1):
+        content = {name: getattr(row, name) for name in ("seq", "at", "kind", "actor", "payload", "previous")}
+        if row.seq != number:
+            problems.append(f"event {number} is missing (found {row.seq})")
+            break
+        if row.previous != previous:
+            problems.append(f"event {number}: does not follow the event before it")
+        if row.hash != _event_hash(content):
+            problems.append(f"event {number}: its content was changed")
+        previous = row.hash
+    return problems
+
+
+def _answer_problems(vouched: dict[int, dict[str, Any]], found: Any) -> list[str]:
+    problems: list[str] = []
+    for row in found:
+        promise = vouched.pop(row["event"], None)
+        if promise is None:
+            problems.append(f"answer {row['id']}: no event vouches for it")
+        elif promise["digest"] != answer_digest(row):
+            problems.append(f"answer {row['id']}: its content was changed")
+    problems += [f"event {number}: its answer is gone" for number in vouched]
+    return problems
+
+
+def _text_problems(connection: Connection, salt: str) -> list[str]:
+    query = select(texts, answers.c.comment_digest).join(answers, answers.c.id == texts.c.answer_id)
+    return [
+        f"answer {row.answer_id}: its free text was changed"
+        for row in connection.execute(query)
+        if text_digest(salt, row.nonce, row.text) != row.comment_digest
+    ]
+
+
+def _task_problems(connection: Connection, rows: list[Row[Any]] | Any) -> list[str]:
+    published = {
+        (payload["round"], prompt_id, content)
+        for payload in (json.loads(row.payload) for row in rows if row.kind == "publish")
+        for prompt_id, content in payload["tasks"]
+    }
+    problems: list[str] = []
+    for row in connection.execute(select(tasks)):
+        if task_hash(json.loads(row.prompt), json.loads(row.responses)) != row.content_hash:
+            problems.append(f"task {row.id} (prompt {row.prompt_id}): its texts were changed")
+        elif (row.round, row.prompt_id, row.content_hash) not in published:
+            problems.append(f"task {row.id} (prompt {row.prompt_id}): no event published it")
+    return problems

@@ -1,0 +1,239 @@
+"""Export and import of rankings. An export is a pure function of the database at an event: same event, same bytes."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from rlhf.errors import DataError, LabelError, report_all
+from rlhf.labels.accounts import ensure_annotator
+from rlhf.labels.answers import FLAGS, store_answer
+from rlhf.labels.events import SYSTEM, append, head, head_at
+from rlhf.labels.publishing import current_answer_ids, new_slots, published_sets
+from rlhf.labels.schema import annotators, answers, canonical_json, slots, tasks
+from rlhf.labels.store import Store
+from rlhf.records import CandidateSet, Ranking, from_json, read_rows, to_json
+
+RANKINGS_FILE, MANIFEST_FILE = "rankings.jsonl", "export.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportManifest:
+    """Names the data of an export exactly; `event` and `head_hash` are what `verify` can be held against."""
+
+    round: int
+    event: int
+    head_hash: str
+    sha256: str
+    rankings: int
+    prompts: int
+    annotators: int
+    kinds: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did; `known` rankings had been imported before."""
+
+    rankings: int
+    known: int
+
+
+def read_export(store: Store, *, round: int = 0, event: int | None = None) -> tuple[list[Ranking], ExportManifest]:
+    """Return the rankings of a round that count, as of an event (default: the last), and what names them.
+
+    They are ordered by prompt, then pseudonym. Skips, "cannot judge", surplus and withdrawn tasks stay out.
+
+    Raises:
+        LabelError: There is no such event.
+    """
+    with store.reading() as connection:
+        state = head(connection) if event is None else head_at(connection, event)
+        query = (
+            select(answers, tasks.c.prompt_id, annotators.c.pseudonym, annotators.c.kind)
+            .join(tasks, tasks.c.id == answers.c.task_id)
+            .join(annotators, annotators.c.id == answers.c.annotator_id)
+            .where(answers.c.id.in_(current_answer_ids(state.event)), answers.c.verdict == "ranked")
+            .where(tasks.c.round == round, tasks.c.state != "withdrawn")
+            .order_by(tasks.c.prompt_id, annotators.c.pseudonym)
+        )
+        rankings = [_ranking(row) for row in connection.execute(query)]
+    manifest = ExportManifest(
+        round=round,
+        event=state.event,
+        head_hash=state.hash,
+        sha256=hashlib.sha256(export_bytes(rankings)).hexdigest(),
+        rankings=len(rankings),
+        prompts=len({item.prompt_id for item in rankings}),
+        annotators=len({item.annotator for item in rankings}),
+        kinds=dict(sorted(Counter(item.kind for item in rankings).items())),
+    )
+    return rankings, manifest
+
+
+def export_rankings(store: Store, folder: Path, *, round: int = 0, event: int | None = None) -> ExportManifest:
+    """Write rankings.jsonl and export.json into an existing folder; return the manifest."""
+    rankings, manifest = read_export(store, round=round, event=event)
+    (folder / RANKINGS_FILE).write_bytes(export_bytes(rankings))
+    text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    return manifest
+
+
+def export_bytes(rankings: list[Ranking]) -> bytes:
+    """Return the rankings as JSON lines, byte for byte the same for equal rankings."""
+    return "".join(json.dumps(to_json(item), ensure_ascii=False) + "\n" for item in rankings).encode()
+
+
+def read_rankings(path: Path, candidate_sets: list[CandidateSet]) -> list[Ranking]:
+    """Read a ranking file and hold every line against the candidates.
+
+    Raises:
+        DataError: Lists each bad line with its number and the remedy.
+    """
+    sizes = {item.prompt_id: len(item.responses) for item in candidate_sets}
+    problems: list[str] = []
+    first_line: dict[tuple[str, str, str], int] = {}
+    rankings: list[Ranking] = []
+    for number, row in read_rows(path):
+        place = f"{path.name} line {number}"
+        try:
+            ranking = _check_line(row, sizes)
+        except DataError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        key = (ranking.prompt_id, ranking.kind, ranking.annotator)
+        if key in first_line:
+            problems.append(
+                f"{place}: {ranking.annotator} ranks prompt {ranking.prompt_id} again (first in line "
+                f"{first_line[key]}); keep one of the two"
+            )
+            continue
+        first_line[key] = number
+        rankings.append(ranking)
+    report_all(DataError, problems, f"{path}: {len(problems)} bad rankings")
+    return rankings
+
+
+def import_rankings(store: Store, path: Path, *, round: int = 0) -> Imported:
+    """Take the rankings of a file into a published round; importing the same file again changes nothing.
+
+    Annotators get pseudonyms of their own; scripted rankings stay marked as scripted, all others become
+    `imported`. Where a task has fewer slots than the file has rankings for it, slots are added.
+
+    Raises:
+        DataError: Lists each bad line.
+        LabelError: The round was not published.
+    """
+    with store.transaction() as connection:
+        published = {row.prompt_id: row for row in _published(connection, round)}
+        if not published:
+            raise LabelError(f"{store.path}: round {round} has no tasks; publish the candidates first")
+        rankings = read_rankings(path, published_sets(store, round))
+        known = set(connection.execute(select(answers.c.submission_id)).scalars())
+        fresh = [item for item in rankings if _import_id(round, item) not in known]
+        if not fresh:
+            return Imported(0, len(rankings))
+        payload = {"round": round, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "rankings": len(fresh)}
+        append(connection, "import", SYSTEM, payload, store.clock())
+        for item in fresh:
+            _import_one(store, connection, published[item.prompt_id], item, round)
+        return Imported(len(fresh), len(rankings) - len(fresh))
+
+
+def _ranking(row: Any) -> Ranking:
+    return Ranking(
+        prompt_id=row.prompt_id,
+        annotator=row.pseudonym,
+        ranks=tuple(json.loads(row.ranks)),
+        strengths=tuple(json.loads(row.strengths)),
+        flags=tuple(tuple(entry) for entry in json.loads(row.flags)),
+        all_bad=row.all_bad,
+        kind=row.kind,
+        display_order=tuple(json.loads(row.display_order)),
+        seconds=row.active_seconds,
+        answer_id=f"a-{row.id}",
+    )
+
+
+def _check_line(row: Any, sizes: dict[str, int]) -> Ranking:
+    """Build a ranking from a line; also understands `order`, the candidates from best to worst."""
+    if isinstance(row, dict) and "order" in row and "ranks" not in row:
+        row = _ranks_from_order(row, sizes)
+    prompt_id = row.get("prompt_id") if isinstance(row, dict) else None
+    if isinstance(prompt_id, str) and prompt_id not in sizes:
+        raise DataError(f"ranking names prompt {prompt_id}, which has no candidates; mend the id or drop the line")
+    ranking = from_json(Ranking, row)
+    size = sizes[ranking.prompt_id]
+    if len(ranking.ranks) != size:
+        raise DataError(
+            f"ranking has {len(ranking.ranks)} ranks, prompt {ranking.prompt_id} has candidates 0-{size - 1}; "
+            "give one rank per candidate"
+        )
+    unknown = sorted({flag for entry in ranking.flags for flag in entry} - set(FLAGS))
+    if unknown:
+        raise DataError(f"flag is {unknown[0]!r}; use some of {', '.join(FLAGS)}")
+    return ranking
+
+
+def _ranks_from_order(row: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+    """Turn `order` (best first; a list inside is a tie) into `ranks`."""
+    size = sizes.get(row.get("prompt_id", ""), 0)
+    order = row["order"]
+    if not isinstance(order, list):
+        raise DataError(f"order is {order!r}; give a list of candidates, best first")
+    tiers = [tier if isinstance(tier, list) else [tier] for tier in order]
+    ranks = {candidate: rank for rank, tier in enumerate(tiers, start=1) for candidate in tier}
+    for candidate in (candidate for tier in tiers for candidate in tier):
+        if size and candidate not in range(size):
+            raise DataError(
+                f"ranking names candidate {candidate}, prompt {row['prompt_id']} has candidates 0-{size - 1}; "
+                "fix the label or drop the line"
+            )
+    missing = [candidate for candidate in range(size) if candidate not in ranks]
+    if missing:
+        raise DataError(f"ranking leaves out candidate {missing[0]} of prompt {row['prompt_id']}; rank every candidate")
+    rest = {key: value for key, value in row.items() if key != "order"}
+    return {**rest, "ranks": [ranks[candidate] for candidate in range(size)]}
+
+
+def _published(connection: Connection, round: int) -> Any:
+    return connection.execute(select(tasks).where(tasks.c.round == round, tasks.c.state != "withdrawn")).all()
+
+
+def _import_id(round: int, ranking: Ranking) -> str:
+    content = canonical_json([round, to_json(ranking)])
+    return "import-" + hashlib.sha256(content.encode()).hexdigest()
+
+
+def _import_one(store: Store, connection: Connection, task: Any, ranking: Ranking, round: int) -> None:
+    kind = "scripted" if ranking.kind == "scripted" else "imported"
+    annotator = ensure_annotator(store, ranking.annotator, kind)
+    order = list(ranking.display_order or range(len(ranking.ranks)))
+    flags = [[flag for flag in FLAGS if flag in entry] for entry in ranking.flags]
+    row = {
+        "submission_id": _import_id(round, ranking),
+        "verdict": "ranked",
+        "ranks": canonical_json(list(ranking.ranks)),
+        "strengths": canonical_json(list(ranking.strengths)),
+        "flags": canonical_json(flags if any(flags) else []),
+        "all_bad": ranking.all_bad,
+        "reason": "",
+        "display_order": canonical_json(order),
+        "shown_at": None,
+        "first_action_at": None,
+        "active_seconds": ranking.seconds,
+    }
+    _make_room(connection, task, annotator.id)
+    store_answer(store, connection, task.id, annotator, row)
+
+
+def _make_room(connection: Connection, task: Any, annotator_id: str) -> None:
+    """Add a slot where none is free and the annotator holds none."""
+    rows = connection.execute(select(slots).where(slots.c.task_id == task.id)).all()
+    if not any(row.status == "free" or row.annotator_id == annotator_id for row in rows):
+        connection.execute(insert(slots), new_slots(task, len(rows), len(rows) + 1))

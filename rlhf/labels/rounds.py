@@ -1,0 +1,45 @@
+"""What the pipeline asks of the ranking store of a run: is there human work, is a round complete."""
+
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from rlhf.labels.publishing import publish, round_status
+from rlhf.labels.schema import annotators, answers, tasks
+from rlhf.labels.store import Store, open_store
+
+DATABASE = "labels.db"
+
+
+def run_store(folder: Path, *, create: bool = False) -> Store:
+    """Open the store in a run's label folder."""
+    return open_store(folder / DATABASE, create=create)
+
+
+def human_answers(folder: Path, round_number: int) -> tuple[int, int]:
+    """Return how many answers people gave to the tasks of a round that are still in use, and how many people.
+
+    Imported answers count as people's: they cannot be made again.
+    """
+    if not (folder / DATABASE).exists():
+        return 0, 0
+    query = (
+        select(func.count(), func.count(func.distinct(answers.c.annotator_id)))
+        .select_from(answers)
+        .join(tasks, tasks.c.id == answers.c.task_id)
+        .join(annotators, annotators.c.id == answers.c.annotator_id)
+        .where(tasks.c.round == round_number, tasks.c.state != "withdrawn", annotators.c.kind != "scripted")
+    )
+    with run_store(folder).reading() as connection:
+        count, people = connection.execute(query).one()
+    return count, people
+
+
+def retire_round(folder: Path, round_number: int) -> int:
+    """Withdraw all tasks of a round; their answers stay in the store. Return how many tasks that were."""
+    return publish(run_store(folder), [], overlap=1, round=round_number, discard_answers=True).withdrawn
+
+
+def round_complete(folder: Path, round_number: int) -> bool:
+    """Say whether all slots of a round are filled, or a manager closed it."""
+    return (folder / DATABASE).exists() and round_status(run_store(folder), round_number).complete

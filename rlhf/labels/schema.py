@@ -1,0 +1,200 @@
+"""The tables of the ranking store.
+
+Two tables are append-only and held so by triggers: `events`, a hash chain of everything that counts, and
+`answers`, the versions of what people said. They hold random annotator ids and salted digests only. Names,
+secrets and free text live in `people` and `texts`, so that they can be erased without breaking the chain.
+
+JSON columns hold text written by `canonical_json`, so that equal content has equal bytes in every database.
+"""
+
+import json
+from typing import Any
+
+from sqlalchemy import (
+    DDL,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+annotators = Table(
+    "annotators",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("pseudonym", String(40), nullable=False, unique=True),
+    Column("kind", String(10), nullable=False),
+    Column("role", String(10), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("annotator_id", ForeignKey("annotators.id"), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("kind", String(10), nullable=False),
+    Column("secret", Text),
+    UniqueConstraint("kind", "name"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.id"), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+login_tokens = Table(
+    "login_tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.id")),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("used_at", Float),
+)
+
+guidelines = Table(
+    "guidelines",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("round", Integer, nullable=False),
+    Column("prompt_id", String(200), nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("purpose", String(10), nullable=False),
+    Column("candidate_count", Integer, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("responses", Text, nullable=False),
+    Column("priority", Float, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("published_at", Float, nullable=False),
+    Column("started", Boolean, nullable=False),
+    Column("state", String(10), nullable=False),
+    UniqueConstraint("round", "prompt_id", "content_hash", "purpose"),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("task_id", ForeignKey("tasks.id"), primary_key=True),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("status", String(10), nullable=False),
+    Column("annotator_id", ForeignKey("annotators.id")),
+    Column("expires_at", Float),
+    Column("display_order", Text, nullable=False),
+    UniqueConstraint("task_id", "annotator_id"),
+    Index("slots_by_annotator", "annotator_id", "status"),
+    Index("slots_by_status", "status"),
+)
+
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("task_id", ForeignKey("tasks.id"), primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.id"), primary_key=True),
+    Column("submission_id", String(80), nullable=False, unique=True),
+    Column("display_order", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("shown_at", Float, nullable=False),
+    Column("first_action_at", Float),
+    Column("active_seconds", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("event", ForeignKey("events.seq"), nullable=False, unique=True),
+    Column("task_id", ForeignKey("tasks.id"), nullable=False),
+    Column("annotator_id", ForeignKey("annotators.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("supersedes", ForeignKey("answers.id")),
+    Column("submission_id", String(80), nullable=False, unique=True),
+    Column("verdict", String(15), nullable=False),
+    Column("ranks", Text, nullable=False),
+    Column("strengths", Text, nullable=False),
+    Column("flags", Text, nullable=False),
+    Column("all_bad", Boolean, nullable=False),
+    Column("reason", String(40), nullable=False),
+    Column("display_order", Text, nullable=False),
+    Column("guidelines", Integer),
+    Column("shown_at", Float),
+    Column("first_action_at", Float),
+    Column("submitted_at", Float, nullable=False),
+    Column("active_seconds", Float),
+    Column("surplus", Boolean, nullable=False),
+    Column("comment_digest", String(64), nullable=False),
+    UniqueConstraint("task_id", "annotator_id", "version"),
+    Index("answers_by_annotator", "annotator_id", "task_id"),
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("answer_id", ForeignKey("answers.id"), primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.id"), nullable=False),
+    Column("nonce", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("actor", String(32), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+
+def _forbid(table: Table, verb: str) -> DDL:
+    return DDL(
+        f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
+        f"BEGIN SELECT RAISE(ABORT, '{table.name} is append-only'); END"
+    )
+
+
+for _table in (events, answers):
+    for _verb in ("UPDATE", "DELETE"):
+        event.listen(metadata, "after_create", _forbid(_table, _verb).execute_if(dialect="sqlite"))
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON text that is the same for equal values: sorted keys, no spaces, no escapes, no NaN."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)

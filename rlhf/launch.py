@@ -1,0 +1,59 @@
+"""The exact `accelerate launch` line for a stage on several processes, with or without DeepSpeed."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rlhf.config.load import recipes_folder
+from rlhf.errors import ConfigError
+
+ZERO_FILES = {2: "deepspeed/zero2.json", 3: "deepspeed/zero3.json"}
+
+
+def launch_line(
+    stage: str,
+    recipe: Path,
+    overrides: Sequence[str],
+    *,
+    processes: int,
+    zero: Literal[0, 2, 3] = 0,
+    nodes: int = 1,
+    rank: int = 0,
+    address: str = "127.0.0.1",
+    port: int = 29500,
+) -> list[str]:
+    """Return the command that starts `processes` processes per node.
+
+    Raises:
+        ConfigError: The node numbers do not fit, or a DeepSpeed file is missing.
+    """
+    if not 0 <= rank < nodes:
+        raise ConfigError(f"--rank is {rank}, --nodes is {nodes}; ranks go from 0 to {nodes - 1}")
+    if nodes > 1 and address == "127.0.0.1":
+        raise ConfigError("--nodes above 1 needs --address, the name of node 0 as the others reach it")
+    line = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes * nodes)]
+    line += ["--num_machines", str(nodes), "--machine_rank", str(rank), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    line += ["--main_process_port", str(port)]
+    if nodes > 1:
+        line += ["--main_process_ip", address]
+    if zero:
+        path = recipes_folder() / ZERO_FILES[zero]
+        if not path.is_file():
+            raise ConfigError(f"{path}: the DeepSpeed settings are missing from this installation")
+        line += ["--use_deepspeed", "--deepspeed_config_file", str(path)]
+        line += ["--deepspeed_multinode_launcher", "standard"] if nodes > 1 else []
+    elif processes * nodes > 1:
+        line += ["--multi_gpu"] if _has_gpu() else ["--cpu"]
+    return [*line, "-m", f"stages.{stage}", str(recipe), *overrides]
+
+
+def launch_environment() -> dict[str, str]:
+    """Return the environment of launched processes; without a GPU DeepSpeed must be told to use the CPU."""
+    cpu = {} if _has_gpu() else {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
+    return os.environ | cpu
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()

@@ -1,0 +1,1 @@
+"""Base models, adapters, the roles that share one base, and token log-probabilities."""

@@ -1,0 +1,197 @@
+"""`rlhf run`: what has to run and why, each stage in a process of its own, human answers guarded."""
+
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.artifacts import RunFolder
+from rlhf.config.load import dump_config
+from rlhf.config.recipe import Config
+from rlhf.errors import LabelsAtRiskError, RlhfError, WaitingForPeople
+from rlhf.labels.rounds import human_answers, retire_round, round_complete
+from rlhf.launch import launch_environment, launch_line
+from rlhf.stage_graph import LAUNCHED, StageName, StageState, stage_states
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 10
+PURPOSE: dict[StageName, str] = {
+    "base": "prepare the base model that all roles share",
+    "prompts": "import, de-duplicate and split the prompts",
+    "sft": "teach the base the task with a LoRA adapter",
+    "candidates": "sample distinct responses for people to rank",
+    "rankings": "collect the rankings and freeze a checked export",
+    "pairs": "turn rankings into weighted preference pairs",
+    "reward": "train the reward model on the pairs",
+    "ppo": "optimise the policy's adapter against the reward model",
+    "evaluate": "compare SFT, best-of-n and PPO on test prompts",
+    "export": "write and verify the aligned adapter",
+}
+
+
+class StageFailed(RlhfError):
+    """A stage's process ended with an error; it has told what was wrong."""
+
+    def __init__(self, stage: str, code: int) -> None:
+        super().__init__(f"stage {stage} ended with exit code {code}; run the same command again to go on from there")
+        self.exit_code = code if code > 0 else 128 - code
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How `rlhf run` was asked to go about it."""
+
+    dry_run: bool = False
+    wait: bool = False
+    new_round: bool = False
+    discard_labels: bool = False
+    target: StageName = "export"
+
+
+def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
+    """Bring a run up to date: run what is missing or stale, in order; skip what is finished and unchanged.
+
+    Raises:
+        LabelsAtRiskError: A change would orphan answers that people gave.
+        WaitingForPeople: The labeling tasks are published and wait for answers.
+        StageFailed: A stage ended with an error.
+        RunLockedError: Another run works in the folder.
+    """
+    run = RunFolder.open(config.run)
+    if options.dry_run:
+        tell_plan(config, _round_for(run, options), options)
+        return run
+    with run.lock():
+        if options.new_round:
+            run = _start_round(run)
+        states = stage_states(config, run, options.target)
+        guard_human_answers(config, run, states, discard=options.discard_labels)
+        todo = [state.stage for state in states if state.state != "finished"]
+        if not todo:
+            log.info("nothing to do: all %d stages of round %d are finished and unchanged", len(states), run.round)
+            return run
+        recipe = _snapshot(config, run)
+        for number, state in enumerate(states, start=1):
+            _bring_up_to_date(state, f"[{number}/{len(states)}]", config, recipe, wait=options.wait)
+    return run
+
+
+def tell_plan(config: Config, run: RunFolder, options: RunOptions) -> None:
+    """Say which stages would run, why, and with which lines; change nothing."""
+    states = stage_states(config, run, options.target)
+    for state in states:
+        if state.state == "finished":
+            log.info("%-10s finished and unchanged", state.stage)
+            continue
+        log.info("%-10s would run: %s", state.stage, "; ".join(state.reasons) or state.state)
+        log.info("           %s", shlex.join(stage_line(state.stage, config, Path("CONFIG"))))
+    if (at_risk := _at_risk(config, run, states)) is not None:
+        log.info("           but it would stop: %s", at_risk)
+
+
+def stage_line(stage: StageName, config: Config, recipe: Path) -> list[str]:
+    """Return the exact command that runs a stage."""
+    if stage in LAUNCHED and config.launch.processes > 1:
+        return launch_line(stage, recipe, [], processes=config.launch.processes, zero=config.launch.zero)
+    return [sys.executable, "-m", f"stages.{stage}", str(recipe)]
+
+
+def guard_human_answers(config: Config, run: RunFolder, states: list[StageState], *, discard: bool) -> None:
+    """Stop before a change that would orphan answers people gave, unless they are to be set aside.
+
+    Raises:
+        LabelsAtRiskError: Says how many answers, whose candidates, and which settings changed.
+    """
+    risk = _at_risk(config, run, states)
+    if risk is None:
+        return
+    if not discard:
+        raise LabelsAtRiskError(risk)
+    retired = retire_round(run.labels, run.round)
+    log.info("set aside %d labeling tasks of round %d; their answers stay in the store", retired, run.round)
+
+
+def _at_risk(config: Config, run: RunFolder, states: list[StageState]) -> str | None:
+    by_stage = {state.stage: state for state in states}
+    candidates = by_stage.get("candidates")
+    if candidates is None or candidates.state == "finished":
+        return None
+    answers, annotators = human_answers(run.labels, run.round)
+    if answers == 0:
+        return None
+    reasons = [
+        f"{stage}: {'; '.join(state.reasons) or state.state}"
+        for stage, state in by_stage.items()
+        if state.state != "finished" and stage in ("base", "prompts", "sft", "candidates")
+    ]
+    return (
+        f"{answers} answers by {annotators} {'person' if annotators == 1 else 'people'} in round {run.round} judge the "
+        f"candidates that this change would replace ({' | '.join(reasons)}). Undo the change, or keep the answers and "
+        "rank new candidates in another round with --new-round, or set them aside with --discard-labels"
+    )
+
+
+def _round_for(run: RunFolder, options: RunOptions) -> RunFolder:
+    return RunFolder(run.root, run.round + 1) if options.new_round else run
+
+
+def _start_round(run: RunFolder) -> RunFolder:
+    if run.find("ppo") is None:
+        raise RlhfError(f"round {run.round} has no finished ppo stage yet; finish it before starting another round")
+    following = RunFolder(run.root, run.round + 1)
+    (run.root / f"round-{following.round}").mkdir()
+    log.info("started round %d", following.round)
+    return following
+
+
+def _snapshot(config: Config, run: RunFolder) -> Path:
+    """Write the resolved recipe beside the rounds, so that editing the file does not split a run in two."""
+    path = run.root / "config.yaml"
+    replacement = path.with_suffix(".tmp")
+    replacement.write_text(dump_config(config), encoding="utf-8")
+    replacement.replace(path)
+    return path
+
+
+def _bring_up_to_date(state: StageState, place: str, config: Config, recipe: Path, *, wait: bool) -> None:
+    if state.state == "finished":
+        log.info("%s %s: finished and unchanged", place, state.stage)
+        return
+    why = "; ".join(state.reasons)
+    log.info("%s %s: %s%s", place, state.stage, PURPOSE[state.stage], f" ({why})" if why else "")
+    started = time.monotonic()
+    line = stage_line(state.stage, config, recipe)
+    code = run_child(line)
+    if code == WaitingForPeople.exit_code and wait:
+        run = RunFolder.open(config.run)
+        while not round_complete(run.labels, run.round):
+            time.sleep(POLL_SECONDS)
+        code = run_child(line)
+    if code == WaitingForPeople.exit_code:
+        raise WaitingForPeople("the labeling tasks are published; run the same command again when they are done")
+    if code:
+        raise StageFailed(state.stage, code)
+    log.info("    %s took %.0f s", state.stage, time.monotonic() - started)
+
+
+def run_child(line: list[str]) -> int:
+    """Run a command; pass SIGTERM and SIGINT on to it and return its exit code."""
+    process = subprocess.Popen(line, env=launch_environment())
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if not received or code else 128 + received[0]
+

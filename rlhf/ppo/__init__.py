@@ -1,0 +1,1 @@
+"""Proximal policy optimisation on adapters: pure maths, rollouts, the loop, checkpoints."""

@@ -1,0 +1,340 @@
+"""The records that travel between stages: frozen, validated, one JSON object per line.
+
+A prompt is either a plain string or a conversation (a tuple of messages whose last one is not the
+assistant's). A response is always plain text: what the assistant writes next.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
+
+from rlhf.errors import DataError, report_all
+
+Split = Literal["sft", "label", "ppo", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+ROLES = ("system", "user", "assistant")
+MIN_CANDIDATES, MAX_CANDIDATES = 2, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise DataError(f"message role is {self.role!r}; use one of {', '.join(ROLES)}")
+        if not self.content.strip():
+            raise DataError(f"message of role {self.role!r} is empty")
+
+
+PromptText = str | tuple[Message, ...]
+
+
+def parse_prompt(value: Any) -> PromptText:
+    """Turn the JSON form of a prompt (a string, or a list of role/content objects) into its typed form.
+
+    Raises:
+        DataError: The value is empty, of another type, or ends with the assistant's turn.
+    """
+    if isinstance(value, str):
+        if not value.strip():
+            raise DataError("prompt is empty")
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise DataError(f"prompt is {type(value).__name__}; give a string or a list of messages")
+    messages = tuple(turn if isinstance(turn, Message) else _parse_message(turn) for turn in value)
+    if messages[-1].role == "assistant":
+        raise DataError("prompt ends with the assistant's turn; drop it or use it as the response")
+    return messages
+
+
+def prompt_to_json(prompt: PromptText) -> str | list[dict[str, str]]:
+    """Return the JSON form of a prompt."""
+    if isinstance(prompt, str):
+        return prompt
+    return [{"role": turn.role, "content": turn.content} for turn in prompt]
+
+
+def prompt_to_text(prompt: PromptText) -> str:
+    """Return a prompt as plain text, for people and for hashing (not for models: see `rlhf.text`)."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in prompt)
+
+
+def _parse_message(value: Any) -> Message:
+    if not isinstance(value, dict) or not isinstance(value.get("role"), str) or not isinstance(value.get("content"), str):
+        raise DataError(f"message is {value!r}; give an object with text fields role and content")
+    return Message(value["role"], value["content"])
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request to the policy, assigned to exactly one split."""
+
+    id: str
+    prompt: PromptText
+    split: Split
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        _require_text(self, "id")
+        object.__setattr__(self, "prompt", parse_prompt(self.prompt))
+        if self.split not in SPLITS:
+            raise DataError(f"split is {self.split!r}; use one of {', '.join(SPLITS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt with the response that supervised fine-tuning imitates."""
+
+    prompt_id: str
+    prompt: PromptText
+    response: str
+    split: Split = "sft"
+
+    def __post_init__(self) -> None:
+        _require_text(self, "prompt_id", "response")
+        object.__setattr__(self, "prompt", parse_prompt(self.prompt))
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSet:
+    """K distinct responses to one prompt; candidate i is `responses[i]`, and `sources[i]` made it."""
+
+    prompt_id: str
+    prompt: PromptText
+    responses: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    split: Split = "label"
+
+    def __post_init__(self) -> None:
+        _require_text(self, "prompt_id")
+        object.__setattr__(self, "prompt", parse_prompt(self.prompt))
+        object.__setattr__(self, "responses", _text_tuple(self.responses, "responses"))
+        object.__setattr__(self, "sources", tuple(self.sources))
+        count = len(self.responses)
+        if not MIN_CANDIDATES <= count <= MAX_CANDIDATES:
+            raise DataError(f"{count} candidates; a set holds {MIN_CANDIDATES} to {MAX_CANDIDATES}")
+        if len(set(self.responses)) != count:
+            raise DataError("two candidates are the same text; merge them")
+        if self.sources and len(self.sources) != count:
+            raise DataError(f"{len(self.sources)} sources for {count} candidates")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One annotator's judgement of one candidate set.
+
+    `ranks[i]` is the rank of candidate i: 1 is best, equal numbers are ties, and the ranks used are
+    1..m without gaps. `strengths[j]` grades the step from rank j+1 to rank j+2 (1 slightly, 2 better,
+    3 much better). `flags[i]` lists what is wrong with candidate i. `all_bad` says that no candidate is
+    acceptable; the order still counts. Skips and "cannot judge" are not rankings and do not leave the store.
+    """
+
+    prompt_id: str
+    annotator: str
+    ranks: tuple[int, ...]
+    strengths: tuple[int, ...] = ()
+    flags: tuple[tuple[str, ...], ...] = ()
+    all_bad: bool = False
+    kind: Literal["human", "scripted", "imported"] = "human"
+    display_order: tuple[int, ...] = ()
+    seconds: float | None = None
+    answer_id: str = ""
+
+    def __post_init__(self) -> None:
+        _require_text(self, "prompt_id", "annotator")
+        object.__setattr__(self, "ranks", tuple(self.ranks))
+        object.__setattr__(self, "strengths", tuple(self.strengths))
+        object.__setattr__(self, "display_order", tuple(self.display_order))
+        object.__setattr__(self, "flags", tuple(tuple(entry) for entry in self.flags))
+        if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in self.ranks):
+            raise DataError(f"ranks are {self.ranks!r}; give whole numbers, 1 is best")
+        if not MIN_CANDIDATES <= len(self.ranks) <= MAX_CANDIDATES:
+            raise DataError(f"{len(self.ranks)} ranks; a ranking orders {MIN_CANDIDATES} to {MAX_CANDIDATES} candidates")
+        levels = sorted(set(self.ranks))
+        if levels != list(range(1, len(levels) + 1)):
+            raise DataError(f"ranks are {list(self.ranks)}; use 1..m without gaps (ties share a rank)")
+        if self.strengths and len(self.strengths) != len(levels) - 1:
+            raise DataError(f"{len(self.strengths)} strengths for {len(levels) - 1} steps between ranks")
+        if any(strength not in (1, 2, 3) for strength in self.strengths):
+            raise DataError(f"strengths are {list(self.strengths)}; use 1, 2 or 3")
+        if self.flags and len(self.flags) != len(self.ranks):
+            raise DataError(f"{len(self.flags)} flag lists for {len(self.ranks)} candidates")
+        if self.display_order and sorted(self.display_order) != list(range(len(self.ranks))):
+            raise DataError(f"display order {list(self.display_order)} is no permutation of the candidates")
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """TRL's preference format, with what the rankings knew: probability, votes, weight, margin.
+
+    `probability` is the estimated chance that a careful annotator prefers `chosen`; `chosen_index` and
+    `rejected_index` name the candidates, so that a trainer can forward each candidate once.
+    """
+
+    prompt_id: str
+    prompt: PromptText
+    chosen: str
+    rejected: str
+    weight: float = 1.0
+    margin: float = 0.0
+    probability: float = 1.0
+    votes: int = 1
+    chosen_index: int = 0
+    rejected_index: int = 1
+    split: Split = "label"
+
+    def __post_init__(self) -> None:
+        _require_text(self, "prompt_id", "chosen", "rejected")
+        object.__setattr__(self, "prompt", parse_prompt(self.prompt))
+        if self.chosen == self.rejected:
+            raise DataError("chosen and rejected are the same text")
+        if not 0.0 < self.weight < float("inf"):
+            raise DataError(f"weight is {self.weight}; give a positive number")
+        if not 0.0 <= self.probability <= 1.0:
+            raise DataError(f"probability is {self.probability}; give a number from 0 to 1")
+
+    def swap(self) -> Self:
+        """Return the same judgement with the two sides exchanged."""
+        return type(self)(
+            prompt_id=self.prompt_id,
+            prompt=self.prompt,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            weight=self.weight,
+            margin=-self.margin,
+            probability=1.0 - self.probability,
+            votes=self.votes,
+            chosen_index=self.rejected_index,
+            rejected_index=self.chosen_index,
+            split=self.split,
+        )
+
+
+class _Record(Protocol):
+    __dataclass_fields__: dict[str, Any]
+
+
+R = TypeVar("R", bound=_Record)
+
+
+def to_json(record: _Record) -> dict[str, Any]:
+    """Return a record as a JSON object, prompts in the ecosystem's form."""
+    row: dict[str, Any] = {}
+    for entry in fields(record):  # pyright: ignore[reportArgumentType]
+        value = getattr(record, entry.name)
+        row[entry.name] = prompt_to_json(value) if entry.name == "prompt" else value
+    return row
+
+
+def from_json(kind: type[R], row: Any) -> R:
+    """Build a record from a JSON object.
+
+    Raises:
+        DataError: A field is missing, unknown, of the wrong type, or fails the record's own checks.
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"expected a JSON object, found {type(row).__name__}")
+    known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
+    unknown = sorted(set(row) - known)
+    if unknown:
+        raise DataError(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    try:
+        return kind(**row)
+    except TypeError as error:
+        raise DataError(str(error).replace(f"{kind.__name__}.__init__() ", "")) from error
+
+
+def write_jsonl(path: Path, records: Iterable[_Record]) -> int:
+    """Write records, one per line; return how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(to_json(record), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, parsed JSON) of a JSONL file.
+
+    Raises:
+        DataError: The file is missing or empty, is not UTF-8, or a line is not JSON.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    lines = 0
+    with path.open(encoding="utf-8") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                lines += 1
+                yield number, _parse_line(path, number, line)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    if not lines:
+        raise DataError(f"{path}: the file is empty; it must hold at least one record")
+
+
+def _parse_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path.name} line {number}: not JSON ({error.msg} at column {error.colno})") from error
+
+
+def read_jsonl(path: Path, kind: type[R], *, key: Callable[[R], str] | None = None) -> list[R]:
+    """Read all records of a JSONL file; every bad line is reported, up to 20, in one error.
+
+    Args:
+        path: The file.
+        kind: The record class of its lines.
+        key: Where given, its value must be unique in the file.
+
+    Raises:
+        DataError: Lists each bad line with its number.
+    """
+    records: list[R] = []
+    problems: list[str] = []
+    seen: dict[str, int] = {}
+    for number, row in read_rows(path):
+        try:
+            record = from_json(kind, row)
+        except DataError as error:
+            problems.append(f"{path.name} line {number}: {error}")
+            continue
+        name = key(record) if key else None
+        if name is not None and name in seen:
+            problems.append(f"{path.name} line {number}: id {name!r} was already used in line {seen[name]}")
+            continue
+        if name is not None:
+            seen[name] = number
+        records.append(record)
+    report_all(DataError, problems, f"{path}: {len(problems)} bad records")
+    return records
+
+
+def _require_text(record: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(record, name)
+        if not isinstance(value, str):
+            raise DataError(f"{name} is {type(value).__name__}; give text")
+        if not value.strip():
+            raise DataError(f"{name} is empty")
+
+
+def _text_tuple(values: Any, name: str) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise DataError(f"{name} must be a list of texts")
+    for index, value in enumerate(values):
+        if not value.strip():
+            raise DataError(f"{name}[{index}] is empty")
+    return tuple(values)

@@ -1,0 +1,1 @@
+"""Reward models: losses, the scalar head on the shared base, training, calibration."""

@@ -1,0 +1,102 @@
+"""Numbers and progress of a stage: metrics.jsonl, bars, optional trackers.
+
+One JSON object per line, with `step` first and slash names that carry their unit (`ppo/kl_nats`,
+`time/rollout_s`). Names under `time/` and `memory/` describe the machine, all others the result.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+METRICS_FILE = "metrics.jsonl"
+log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Where numbers go besides the file: accelerate's trackers have this method."""
+
+    def log(self, values: dict[str, float], *, step: int) -> None:
+        """Store the values of one step."""
+        ...
+
+
+class Bar:
+    """A progress bar that shows what matters beside the count; silent where bars are off."""
+
+    def __init__(self, bar: Any | None) -> None:
+        self._bar = bar
+
+    def update(self, count: int = 1, **shown: float | str) -> None:
+        """Advance by `count` and show the given values."""
+        if self._bar is None:
+            return
+        if shown:
+            texts = {name: value if isinstance(value, str) else f"{value:.3g}" for name, value in shown.items()}
+            self._bar.set_postfix(texts, refresh=False)
+        self._bar.update(count)
+
+
+class Tracker:
+    """Writes the numbers of one stage; only the main process holds an active one."""
+
+    def __init__(self, folder: Path, *, active: bool = True, bars: bool = True, sinks: Sequence[Sink] = ()) -> None:
+        self.path = folder / METRICS_FILE
+        self._active = active
+        self._bars = bars and active
+        self._sinks = sinks
+
+    @classmethod
+    def silent(cls) -> Self:
+        """Return a tracker that writes nothing, for helper processes and tests."""
+        return cls(Path(os.devnull).parent, active=False, bars=False)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line of numbers."""
+        if not self._active:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for sink in self._sinks:
+            sink.log(dict(metrics), step=step)
+
+    def rewind(self, step: int) -> None:
+        """Drop all lines after `step`, and a torn last line: a resumed run leaves no gap and no double."""
+        if not self._active or not self.path.exists():
+            return
+        kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= step]
+        replacement = self.path.with_suffix(".tmp")
+        replacement.write_text("".join(kept), encoding="utf-8")
+        replacement.replace(self.path)
+
+    @contextmanager
+    def progress(self, total: int, label: str) -> Iterator[Bar]:
+        """Show a bar for `total` units of work."""
+        if not self._bars:
+            yield Bar(None)
+            return
+        from tqdm.auto import tqdm
+
+        with tqdm(total=total, desc=label, dynamic_ncols=True, mininterval=0.5) as bar:
+            yield Bar(bar)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return all whole lines of a metrics file; an absent file has none."""
+    return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
+
+
+def _whole_lines(path: Path) -> list[str]:
+    with path.open(encoding="utf-8") as file:
+        return [line for line in file if line.endswith("\n")]
+
+
+def configure_logging(*, verbose: bool = False, main_process: bool = True) -> None:
+    """Send log lines of the main process to standard error, warnings only from other libraries."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("rlhf").setLevel(level if main_process else logging.ERROR)
+    logging.getLogger("stages").setLevel(level if main_process else logging.ERROR)

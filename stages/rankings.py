@@ -1,0 +1,121 @@
+"""Stage rankings: publish the candidates as labeling tasks, and freeze a checked export of the answers.
+
+Reads candidates. People rank in the browser (`rlhf label serve RUN`); until all slots are filled or a manager closes
+the round the stage exits with code 75. Scripted annotators, where the recipe asks for them, answer through the same
+calls and are marked as scripted in every record. A ranking file may be imported instead.
+Writes rankings.jsonl, export.json (which answers, up to which event) and agreement.json.
+
+    rlhf rankings CONFIG    python -m stages.rankings CONFIG
+"""
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from rlhf.config.recipe import Config
+from rlhf.entry import Work, begin, stage_main
+from rlhf.errors import ConfigError, DataError, WaitingForPeople
+from rlhf.gold import load_gold
+from rlhf.labels.accounts import set_guidelines
+from rlhf.labels.agreement import Agreement, measure_agreement
+from rlhf.labels.bias import measure_bias
+from rlhf.labels.exports import export_rankings, import_rankings
+from rlhf.labels.publishing import publish, round_status
+from rlhf.labels.rounds import DATABASE
+from rlhf.labels.scripted import run_scripted
+from rlhf.labels.store import Store, open_store
+from rlhf.records import CandidateSet, Ranking, read_jsonl
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> Path:
+    """Publish, collect, check, freeze."""
+    with begin("rankings", config) as work:
+        sets = read_jsonl(work.file("candidates", "candidates.jsonl"), CandidateSet)
+        number = work.run.round
+        imported = config.rankings.import_path
+        scripted = config.rankings.source == "scripted" and imported is None
+        # What scripts answer can be made again and depends on their settings: it stays out of the people's database.
+        name = f"scripted-{work.draft.inputs.key[:12]}.db" if scripted else DATABASE
+        store = open_store(work.run.labels / name, create=True)
+        publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
+        if imported is not None:
+            import_rankings(store, imported, round=number)
+        elif scripted:
+            _let_scripts_rank(config, store, number)
+        else:
+            _require_people(config, store, work)
+        manifest = export_rankings(store, work.folder, round=number)
+        rankings = read_jsonl(work.folder / "rankings.jsonl", Ranking)
+        agreement = measure_agreement(rankings, seed=config.seed)
+        _require_agreement(config, agreement)
+        figures = {"agreement": asdict(agreement), "bias": asdict(measure_bias(sets, rankings, seed=config.seed))}
+        (work.folder / "agreement.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        log.info("%d rankings; pairwise agreement %s", len(rankings), agreement.strict)
+        work.draft.splits = ("label",)
+        work.draft.facts |= {
+            "rankings": manifest.rankings,
+            "prompts": manifest.prompts,
+            "people": manifest.annotators,
+            "annotators": "scripted" if "scripted" in manifest.kinds else "human",
+            "kinds": manifest.kinds,
+            "event": manifest.event,
+            "head_hash": manifest.head_hash,
+            "agreement": agreement.strict.value,
+        }
+        final = work.run.folder("rankings")
+    return final
+
+
+def _let_scripts_rank(config: Config, store: Store, number: int) -> None:
+    gold = load_gold(config.gold)
+    if gold is None:
+        raise ConfigError("rankings.source is 'scripted' but gold.scorer is 'none': scripted annotators need a scorer to rank by")
+    scripted = config.rankings.scripted
+    if scripted.annotators < config.rankings.overlap:
+        raise ConfigError(
+            f"rankings.scripted.annotators is {scripted.annotators} and rankings.overlap is {config.rankings.overlap}: "
+            "one annotator ranks a prompt once, so there must be at least as many as the overlap"
+        )
+    run_scripted(
+        store,
+        gold,
+        annotators=scripted.annotators,
+        agreement=scripted.agreement,
+        adversarial=scripted.adversarial / scripted.annotators,
+        flip_rate=scripted.flips,
+        round=number,
+        seed=config.seed,
+    )
+
+
+def _require_people(config: Config, store: Store, work: Work) -> None:
+    if config.rankings.guidelines is not None:
+        if not config.rankings.guidelines.is_file():
+            raise DataError(f"rankings.guidelines: {config.rankings.guidelines}: no such file")
+        set_guidelines(store, config.rankings.guidelines.read_text(encoding="utf-8"))
+    status = round_status(store, work.run.round)
+    if not status.complete:
+        raise WaitingForPeople(
+            f"{status.tasks} labeling tasks of round {work.run.round} are published, {status.filled} of {status.slots} "
+            f"answers are in. Start the labeling app with `rlhf label serve {work.run.root}`, let people rank, then run "
+            f"the same command again (or end the round early with `rlhf label close {work.run.root}`)"
+        )
+
+
+def _require_agreement(config: Config, agreement: Agreement) -> None:
+    wanted = config.rankings.min_agreement
+    if wanted is None:
+        return
+    found = agreement.strict
+    if found.value is None or found.value < wanted:
+        raise DataError(
+            f"rankings.min_agreement is {wanted}, but the annotators' pairwise agreement is {found}; look at the "
+            "disagreements, improve the guidelines and collect more, or lower the threshold"
+        )
+
+
+if __name__ == "__main__":
+    stage_main("rankings", run)

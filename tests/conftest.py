@@ -1,0 +1,78 @@
+"""Settings of every test: no network, two threads, and which tests this machine can run."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Set before any test imports a library that reads them once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# In continuous integration a skipped test is a failed one: a green run then says that everything ran.
+SKIPS_FAIL = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def shared_folder() -> Path:
+    """Return the folder of real data and models: RLHF_SHARED, or `shared` beside the checkout."""
+    return Path(os.environ.get("RLHF_SHARED") or REPOSITORY.parent / "shared").resolve()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the top folder of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real data and models; skip the test where there is none."""
+    folder = shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"no folder of real data at {folder}; set RLHF_SHARED")
+    return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the users of the shared folder `real`, and leave out what this machine cannot run."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
+    left_out = [item for item in items if _cannot_run(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_report_header() -> str:
+    """Say where the real data comes from."""
+    folder = shared_folder()
+    state = "" if folder.is_dir() else (" (missing: its tests are left out)" if SKIPS_FAIL else " (missing)")
+    return f"shared folder: {folder}{state}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Turn a skip into a failure where SKIPS_FAIL says so; an expected failure stays one."""
+    report = yield
+    if SKIPS_FAIL and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CI allows no skips: {reason}"
+    return report
+
+
+def _cannot_run(item: pytest.Item) -> bool:
+    if item.get_closest_marker("gpu"):
+        return not _has_gpu()
+    return SKIPS_FAIL and item.get_closest_marker("real") is not None and not shared_folder().is_dir()
+
+
+def _has_gpu() -> bool:
+    # Asked without importing torch, which takes seconds and is needed by few tests.
+    return Path("/dev/nvidiactl").exists() or bool(os.environ.get("RLHF_TEST_GPU"))

@@ -1,0 +1,108 @@
+"""A tiny base model made in process: two random Llama layers and a byte-level tokenizer, no files from outside."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rlhf.config.base import BaseConfig, LoraSection
+from rlhf.models.base import LoadedBase, describe_base, load_base
+from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
+
+CONTEXT = 128
+END, START = "<|end|>", "<|start|>"
+TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+TINY_LORA = LoraSection(rank=4, alpha=8.0)
+
+
+def tiny_folder(folder: Path, *, template: bool = True, seed: int = 0, hidden: int = 32, scale: float = 1.0) -> Path:
+    """Write a model folder: config, safetensors, tokenizer, generation config, optionally a chat template."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_tokenizer_json()), eos_token=END)
+    if template:
+        tokenizer.chat_template = TEMPLATE
+    model = tiny_model(len(tokenizer), seed=seed, hidden=hidden, scale=scale)
+    end = tokenizer.convert_tokens_to_ids(END)
+    model.generation_config = GenerationConfig(eos_token_id=end, bos_token_id=None, pad_token_id=end)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_model(vocabulary: int, *, seed: int = 0, hidden: int = 32, scale: float = 1.0) -> Any:
+    """Return a random two-layer Llama; `scale` multiplies the output layer, so that it has opinions."""
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=False,
+        initializer_range=0.1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(scale)
+    return model
+
+
+def tiny_base(
+    tmp_path: Path, *, config: BaseConfig | None = None, precision: str = "fp32", name: str = "base", **options: Any
+) -> LoadedBase:
+    """Write a tiny base artifact below `tmp_path` and load it."""
+    folder = tmp_path / name
+    config = config or BaseConfig()
+    if not (folder / "base.json").exists():
+        tiny_folder(folder, **options)
+        describe_base(config, folder)
+    return load_base(folder, config, precision)  # pyright: ignore[reportArgumentType]
+
+
+def tiny_shared(tmp_path: Path, *, critic: str = "adapter", seed: int = 0, **options: Any) -> SharedBase:
+    """Return a shared base with all four roles; the policy starts equal to the reference."""
+    return build_shared_base(tiny_base(tmp_path, **options), tiny_roles(critic), seed=seed)
+
+
+def tiny_roles(critic: str = "adapter") -> dict[str, RoleSource]:
+    """Return sources of all four roles, all fresh."""
+    own = RoleSource(copy_of="reward", head=True, trainable=True)
+    return {
+        "reference": RoleSource(fresh=TINY_LORA),
+        "policy": RoleSource(copy_of="reference", trainable=True),
+        "reward": RoleSource(fresh=TINY_LORA, head=True),
+        "critic": own if critic == "adapter" else RoleSource(trunk_of="policy", head=True, trainable=True),
+    }
+
+
+def shake(shared: SharedBase, *roles: str, std: float = 0.05, seed: int = 1) -> None:
+    """Move the adapters of some roles by random amounts, so that roles differ."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in shared.peft_model.named_parameters():
+            if any(f".{role}." in name for role in roles) and ".lora_" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
+
+
+@cache
+def _tokenizer_json() -> str:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=[END, START],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the dog ran to the house"] * 4, trainer)
+    return json.dumps(json.loads(tokenizer.to_str()))
