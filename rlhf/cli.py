@@ -12,6 +12,7 @@ from rlhf.config.load import config_help, load_config, recipe_path, recipes_fold
 from rlhf.config.recipe import Config
 from rlhf.entry import guarded, stage_main
 from rlhf.errors import ConfigError
+from rlhf.label_cli import add_label_commands
 from rlhf.stage_graph import LAUNCHED, STAGES
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_looking(commands)
     _add_launch(commands)
-    _add_labels(commands)
+    add_label_commands(commands)
     _add_config(commands)
     return parser
 
@@ -99,13 +100,6 @@ def _add_launch(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--rank", type=int, default=0, help="this node's number")
     command.add_argument("--address", default="127.0.0.1", help="node 0 as the others reach it")
     command.add_argument("--print", action="store_true", dest="only_print", help="print the line and stop")
-
-
-def _add_labels(commands: argparse._SubParsersAction) -> None:
-    from rlhf.labels.commands import add_commands
-
-    label = commands.add_parser("label", help="the ranking store and the labeling app")
-    add_commands(label.add_subparsers(required=True, metavar="COMMAND"))
 
 
 def _add_config(commands: argparse._SubParsersAction) -> None:

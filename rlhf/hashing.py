@@ -81,3 +81,8 @@ class HashCache:
             replacement = self._path.with_suffix(".tmp")
             replacement.write_text(json.dumps(self._known), encoding="utf-8")
             replacement.replace(self._path)
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """Return a seed for one purpose, so that two purposes never draw the same numbers."""
+    return int(hash_value([seed, *names])[:12], 16)

@@ -160,7 +160,7 @@ class _Decoder:
         return output.last_hidden_state[:, -1]
 
     def _select(self, kept: Int[Tensor, " kept"]) -> None:
-        """Drop finished rows, and the columns on the left that are padding in all others."""
+        """Keep these rows of the batch."""
         self._cache.batch_select_indices(kept)
         self._mask, self._positions = self._mask[kept], self._positions[kept]
 

@@ -19,20 +19,17 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from rlhf.checkpoints import Checkpoints
 from rlhf.config.training import SftConfig
-from rlhf.errors import DataError, report_all
 from rlhf.models.adapters import BASE_KEY, attach_lora, load_adapter, save_adapter
 from rlhf.models.base import LoadedBase, hash_weights
 from rlhf.records import Demonstration
-from rlhf.text import TextFormat
+from rlhf.sft_rows import make_rows
 from rlhf.tracking import Tracker
 
 ADAPTER = "policy"
-IGNORED = -100
 CHECKPOINTS = ".checkpoints"
 log = logging.getLogger(__name__)
-
-Row = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -98,14 +95,14 @@ def train_sft(
     """
     rows = make_rows(base.text, demonstrations, config.max_tokens, "demonstration")
     held_out_rows = make_rows(base.text, held_out, config.max_tokens, "held-out demonstration")
-    from rlhf.sft_trainer import AdapterTrainer, Checkpoints
+    from rlhf.sft_trainer import AdapterTrainer  # importing trl takes seconds
 
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     before = hash_weights(base.model)
     with _restored(base):
         torch.manual_seed(seed)
         model = attach_lora(base.model, config.lora, ADAPTER, trainable=True)
-        trainer = AdapterTrainer(model, base.text, rows, held_out_rows, config, seed, checkpoints, tracker)
+        trainer = AdapterTrainer(model, base, rows, held_out_rows, config, seed, checkpoints, tracker)
         progress = trainer.run()
         assert hash_weights(base.model) == before, "supervised fine-tuning moved the weights of the base"
         _publish(base, model, folder, write=trainer.is_world_process_zero())
@@ -128,29 +125,6 @@ def train_sft(
         held_out_loss=progress.best_loss,
         stopped_early=progress.step < progress.total,
     )
-
-
-def make_rows(text: TextFormat, demonstrations: Sequence[Demonstration], max_tokens: int, kind: str) -> list[Row]:
-    """Tokenise demonstrations; labels are the response's ids, its end token included, and IGNORED elsewhere.
-
-    Raises:
-        DataError: There are no demonstrations; or lists those that have too many tokens.
-    """
-    if not demonstrations:
-        raise DataError(f"no {kind}s; supervised fine-tuning needs some, or set sft.method to none")
-    rows: list[Row] = []
-    problems: list[str] = []
-    for demonstration in demonstrations:
-        try:
-            example = text.encode_example(demonstration.prompt, demonstration.response, max_length=max_tokens)
-        except DataError as error:
-            problems.append(f"{kind} {demonstration.prompt_id}: {error}")
-            continue
-        taught = zip(example.input_ids, example.response_mask, strict=True)
-        labels = [token if learned else IGNORED for token, learned in taught]
-        rows.append({"input_ids": example.input_ids, "labels": labels})
-    report_all(DataError, problems, f"{len(problems)} of {len(demonstrations)} {kind}s cannot be used")
-    return rows
 
 
 def _publish(base: LoadedBase, model: PeftModel, folder: Path, *, write: bool = True) -> None:
@@ -176,6 +150,8 @@ def _restored(base: LoadedBase) -> Iterator[None]:
             model.forward = forward
         vars(model.config).update(vars(config))
         model.generation_config = generation_config
+        if base.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
         model.requires_grad_(False)
         model.eval()
 

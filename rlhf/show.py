@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from rlhf.artifacts import RunFolder
 from rlhf.config.recipe import Config
 from rlhf.errors import ArtifactError
+from rlhf.models.base import load_base_text
 from rlhf.records import CandidateSet, Demonstration, PreferencePair, Prompt, PromptText, Ranking, prompt_to_text, read_jsonl
 from rlhf.stage_graph import StageName
-from rlhf.text import TextFormat, load_text_format
+from rlhf.text import TextFormat
 
 
 def show_stage(config: Config, stage: StageName, count: int) -> Iterator[str]:
@@ -17,7 +18,7 @@ def show_stage(config: Config, stage: StageName, count: int) -> Iterator[str]:
         ArtifactError: The artifact that holds the examples is not finished, or the stage has none to show.
     """
     run = RunFolder.open(config.run)
-    text = load_text_format(run.read("base", "show").path, config.base)
+    text = load_base_text(run.read("base", "show").path, config.base)
     if stage == "sft":
         for row in read_jsonl(run.read("prompts", "show").file("demonstrations.jsonl"), Demonstration)[:count]:
             yield _example(text, row.prompt_id, row.prompt, row.response)

@@ -31,7 +31,7 @@ _IMPORTED_PARENTS: dict[StageName, tuple[StageName, ...]] = {
     "sft": ("base",),
     "candidates": ("base", "prompts"),
     "pairs": ("base",),
-    "reward": ("base",),
+    "reward": ("base", "sft"),
     "ppo": ("base", "prompts", "sft"),
 }
 _SEEDED = frozenset({"prompts", "sft", "candidates", "rankings", "pairs", "reward", "ppo", "evaluate"})

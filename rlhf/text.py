@@ -202,9 +202,7 @@ def load_text_format(model: str | Path, config: BaseConfig, revision: str | None
     return TextFormat(tokenizer, style, ends, int(inner.max_position_embeddings))
 
 
-def _find_end_tokens(
-    model: str | Path, tokenizer: Any, config: BaseConfig, options: dict[str, Any]
-) -> tuple[int, ...]:
+def _find_end_tokens(model: str | Path, tokenizer: Any, config: BaseConfig, options: dict[str, Any]) -> tuple[int, ...]:
     from transformers import GenerationConfig
 
     if config.end_tokens is not None:

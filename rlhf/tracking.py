@@ -7,12 +7,14 @@ One JSON object per line, with `step` first and slash names that carry their uni
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 METRICS_FILE = "metrics.jsonl"
+LOG_FILE_PAUSE_S = 20.0
 log = logging.getLogger(__name__)
 
 
@@ -80,7 +82,8 @@ class Tracker:
             return
         from tqdm.auto import tqdm
 
-        with tqdm(total=total, desc=label, dynamic_ncols=True, mininterval=0.5) as bar:
+        pause = 0.5 if sys.stderr.isatty() else LOG_FILE_PAUSE_S
+        with tqdm(total=total, desc=label, dynamic_ncols=True, mininterval=pause, maxinterval=pause) as bar:
             yield Bar(bar)
 
 
@@ -96,7 +99,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 def configure_logging(*, verbose: bool = False, main_process: bool = True) -> None:
     """Send log lines of the main process to standard error, warnings only from other libraries."""
-    level = logging.DEBUG if verbose else logging.INFO
+    level = (logging.DEBUG if verbose else logging.INFO) if main_process else logging.ERROR
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("rlhf").setLevel(level if main_process else logging.ERROR)
-    logging.getLogger("stages").setLevel(level if main_process else logging.ERROR)
+    for name in ("rlhf", "stages", "__main__"):
+        logging.getLogger(name).setLevel(level)

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 from rlhf.config.recipe import Config
-from rlhf.data.importers import import_pairs
+from rlhf.data.judgements import import_pairs
 from rlhf.data.splits import choose_holdout
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError

@@ -13,8 +13,8 @@ from pathlib import Path
 from rlhf.config.recipe import Config
 from rlhf.data.importers import import_prompts
 from rlhf.entry import begin, stage_main
+from rlhf.models.base import load_base_text
 from rlhf.records import write_jsonl
-from rlhf.text import load_text_format
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def run(config: Config) -> Path:
     """Import and split the prompts."""
     with begin("prompts", config) as work:
-        text = load_text_format(work.parents["base"].path, config.base)
+        text = load_base_text(work.parents["base"].path, config.base)
         found = import_prompts(
             config.prompts,
             config.seed,

@@ -7,7 +7,7 @@ from rlhf.config.fields import result, section
 class EmbeddedConfig:
     """Size and training of the base that is made on the spot."""
 
-    vocabulary: int = result(1200, ge=300, le=4000)
+    vocabulary: int = result(1500, ge=300, le=4000)
     """Tokens of the byte-level BPE."""
     hidden_size: int = result(128, ge=16)
     """Width of the residual stream."""
@@ -19,13 +19,13 @@ class EmbeddedConfig:
     """Width of the MLP."""
     context: int = result(256, ge=64)
     """Longest sequence, in tokens."""
-    documents: int = result(24000, ge=100)
+    documents: int = result(40000, ge=100)
     """Generated conversations in the pretraining corpus."""
-    steps: int = result(1200, ge=1)
+    steps: int = result(640, ge=1)
     """Optimiser steps of pretraining."""
     batch_size: int = result(16, ge=1)
     """Sequences per step."""
     sequence_length: int = result(128, ge=32)
     """Tokens per sequence."""
-    learning_rate: float = result(3e-3, gt=0)
+    learning_rate: float = result(8e-3, gt=0)
     """Peak learning rate."""

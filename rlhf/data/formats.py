@@ -258,11 +258,11 @@ def _only_answer(turns: tuple[Message, ...], name: str) -> str:
 
 def _split_texts(chosen: str, rejected: str) -> tuple[PromptText, tuple[str, str]]:
     """Take the common beginning of two texts as the prompt."""
-    sides = parse_transcript(chosen), parse_transcript(rejected)
-    if sides[0] and sides[1]:
-        if sides[0][:-1] != sides[1][:-1]:
+    chosen_turns, rejected_turns = parse_transcript(chosen), parse_transcript(rejected)
+    if chosen_turns and rejected_turns:
+        if chosen_turns[:-1] != rejected_turns[:-1]:
             raise UnusableRow("the dialogues differ before the last turn")
-        return _split_conversations({}, *sides)
+        return _split_conversations({}, chosen_turns, rejected_turns)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
     if same == len(chosen) == len(rejected):
         raise UnusableRow("chosen and rejected are the same")

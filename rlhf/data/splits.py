@@ -127,3 +127,15 @@ def require_no_overlap(records: Iterable[HasPrompt], prompts: Iterable[Prompt], 
         if (key := prompt_key(record.prompt)) in taken
     ]
     report_all(DataError, problems, f"{len(problems)} records overlap with other splits; drop them from one side:")
+
+
+def choose_holdout(prompt_ids: Sequence[str], share: float, seed: int) -> list[str]:
+    """Return about `share` of the prompts, at least one, chosen by a seeded hash: kept apart to measure on.
+
+    Raises:
+        DataError: There are fewer than two prompts, so that nothing would be left to train on.
+    """
+    if len(prompt_ids) < 2:
+        raise DataError(f"{len(prompt_ids)} prompt with pairs; at least 2 are needed, one of them to measure on")
+    count = min(max(1, round(share * len(prompt_ids))), len(prompt_ids) - 1)
+    return sorted(sorted(prompt_ids, key=lambda name: fraction_of(f"{seed} {name}"))[:count])

@@ -6,7 +6,7 @@ reward model buys without any training of the policy.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +109,8 @@ def summarise(answers: Sequence[PromptAnswers], best_of: int) -> Evaluation:
     """
     if len(answers) < 2:
         raise DataError(
-            f"evaluation has {len(answers)} test prompts; it needs at least 2: raise prompts.count or prompts.shares.test"
+            f"evaluation has {len(answers)} test prompts; it needs at least 2: "
+            "raise prompts.count or prompts.shares.test"
         )
     shown = {
         "sft": [row.sft for row in answers],
@@ -194,13 +195,13 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
             file.write(json.dumps(row.to_row(evaluation.best_of), ensure_ascii=False) + "\n")
 
 
-def table_rows(figures: dict[str, Any]) -> list[dict[str, str]]:
+def table_rows(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the table of the policies as text cells, from the content of `evaluation.json`."""
     titles = {"sft": "SFT", "best_of_n": f"best of {figures['best_of']}", "ppo": "PPO"}
     return [_table_row(titles[name], figures["policies"][name], bound=name == "best_of_n") for name in POLICIES]
 
 
-def show_estimate(estimate: dict[str, Any] | None, digits: int = 2, *, bound: bool = False) -> str:
+def show_estimate(estimate: Mapping[str, Any] | None, digits: int = 2, *, bound: bool = False) -> str:
     """Return `value ± standard error`, `≤ value` for a bound, or a dash where there is nothing."""
     if estimate is None:
         return "–"
@@ -210,7 +211,7 @@ def show_estimate(estimate: dict[str, Any] | None, digits: int = 2, *, bound: bo
     return f"{value} ± {estimate['error']:.{digits}f}" if estimate["error"] else value
 
 
-def _table_row(title: str, numbers: dict[str, Any], *, bound: bool) -> dict[str, str]:
+def _table_row(title: str, numbers: Mapping[str, Any], *, bound: bool) -> dict[str, str]:
     return {
         "policy": title,
         "score": show_estimate(numbers["score"]),
@@ -252,6 +253,3 @@ def _golds(answers: Sequence[Answer]) -> list[float] | None:
 def _judged(answers: Sequence[Answer], judge: str) -> list[float]:
     golds = _golds(answers) if judge == "gold" else None
     return golds if golds is not None else _scores(answers)
-
-
-Gather = Callable[[list[PromptAnswers]], list[PromptAnswers]]

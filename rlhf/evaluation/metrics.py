@@ -49,7 +49,8 @@ def wilson_interval(rate: float, count: int, z: float = Z95) -> tuple[float, flo
 
     `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`.
     """
-    assert count > 0 and -1e-9 <= rate <= 1 + 1e-9, (rate, count)
+    assert count > 0, count
+    assert -1e-9 <= rate <= 1 + 1e-9, rate
     spread = z * sqrt(max(rate * (1 - rate), 0.0) / count + z * z / (4 * count * count))
     centre, scale = rate + z * z / (2 * count), 1 + z * z / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
@@ -72,19 +73,16 @@ def distinct_n(responses: Sequence[str], n: int = 2) -> float:
     return len(unique) / total if total else 0.0
 
 
-def kl_estimates(policy: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> tuple[Estimate, Estimate]:
-    """Return the k1 and k3 estimates of KL(policy | reference), in nats per response.
+def response_kl(policy: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+    """Return the k1 and k3 estimates of KL(policy | reference) from one response, in nats.
 
-    Both take the logprobs of responses *sampled from the policy*, token by token. k1, the mean of
-    `sum_t log p - log q`, is unbiased; k3, the mean of `sum_t q/p - 1 - log q/p` (Schulman 2020), is never negative
-    and varies less. k1 is the figure; k3 is there to be seen beside it.
+    Both take the logprobs of the tokens of a response *sampled from the policy*. Over many responses the mean of k1,
+    `sum_t log p - log q`, is unbiased; k3, `sum_t q/p - 1 - log q/p` (Schulman 2020), is never negative and varies
+    less. k1 is the figure; k3 is there to be seen beside it.
     """
-    k1, k3 = [], []
-    for ours, theirs in zip(policy, reference, strict=True):
-        ratio = _array(theirs) - _array(ours) if len(ours) else np.zeros(0)
-        k1.append(float(-ratio.sum()))
-        k3.append(float((np.expm1(ratio) - ratio).sum()))
-    return mean_estimate(k1), mean_estimate(k3)
+    assert len(policy) == len(reference), (len(policy), len(reference))
+    ratio = np.asarray(reference, dtype=np.float64) - np.asarray(policy, dtype=np.float64)
+    return float(-ratio.sum()), float((np.expm1(ratio) - ratio).sum())
 
 
 def best_of_n_kl(n: int) -> float:
@@ -166,7 +164,11 @@ def gains_by_part(after: Sequence[Mapping[str, float]], before: Sequence[Mapping
     names = list(before[0]) if before else []
     columns = {name: ([row[name] for row in after], [row[name] for row in before]) for name in names}
     gains = {name: paired_gain(*pair) for name, pair in columns.items()}
-    total = mean_estimate([sum(a.values()) - sum(b.values()) for a, b in zip(after, before, strict=True)]) if names else None
+    total = (
+        mean_estimate([sum(a.values()) - sum(b.values()) for a, b in zip(after, before, strict=True)])
+        if names
+        else None
+    )
     clear = total is not None and abs(total.value) > (total.error or 0.0)
     return {
         name: PartGain(
@@ -212,7 +214,7 @@ def longer_is_better(lengths: Sequence[Sequence[int]], golds: Sequence[Sequence[
 
 def _array(values: Sequence[float]) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
-    assert array.ndim == 1 and array.size, f"expected a non-empty list of numbers, found shape {array.shape}"
+    assert array.size > 0, "expected at least one number"
     return array
 
 

@@ -102,10 +102,11 @@ def group_by_prompt(candidate_sets: Sequence[CandidateSet], rankings: Iterable[R
 def _pair(
     item: CandidateSet, votes: Sequence[Ranking], first: int, second: int, policy: Policy, min_probability: float
 ) -> PreferencePair | None:
-    probability = sum(_vote(ranking, first, second) for ranking in votes) / len(votes)
-    margin = sum(_strength(ranking, first, second) for ranking in votes) / len(votes)
-    if probability < 0.5:
-        first, second, probability, margin = second, first, 1.0 - probability, -margin
+    wins = sum(_vote(ranking, first, second) for ranking in votes)
+    strength = sum(_strength(ranking, first, second) for ranking in votes)
+    if 2 * wins < len(votes):
+        first, second, wins, strength = second, first, len(votes) - wins, -strength
+    probability = wins / len(votes)
     if probability < min_probability or (probability == 0.5 and policy != "soft"):
         return None
     return PreferencePair(
@@ -114,7 +115,7 @@ def _pair(
         chosen=item.responses[first],
         rejected=item.responses[second],
         weight=2.0 * probability - 1.0 if policy == "weighted" else 1.0,
-        margin=margin,
+        margin=strength / len(votes),
         probability=probability,
         votes=len(votes),
         chosen_index=first,

@@ -120,7 +120,7 @@ def store_answer(
     }
     payload = {"task": task_id, "annotator": annotator.id, "version": row["version"], "digest": answer_digest(row)}
     row["event"] = append(connection, "answer", annotator.id, payload, now)
-    answer_id = connection.execute(insert(answers).values(**row)).inserted_primary_key[0]
+    answer_id = connection.execute(insert(answers).values(**row).returning(answers.c.id)).scalar_one()
     if comment:
         values = {"answer_id": answer_id, "annotator_id": annotator.id, "nonce": nonce, "text": comment}
         connection.execute(insert(texts).values(**values))
@@ -144,15 +144,6 @@ def history(store: Store, annotator: Annotator, *, limit: int = 50) -> list[Past
     )
     with store.reading() as connection:
         return [_past(row) for row in connection.execute(query)]
-
-
-def answer_comment(store: Store, annotator: Annotator, task_id: int) -> str:
-    """Return the free text of the annotator's latest answer to a task, "" where there is none."""
-    with store.reading() as connection:
-        latest = latest_answer(connection, task_id, annotator.id)
-        if latest is None:
-            return ""
-        return connection.execute(select(texts.c.text).where(texts.c.answer_id == latest.id)).scalar() or ""
 
 
 def to_candidates(order: Sequence[int], shown: Sequence[T]) -> list[T]:

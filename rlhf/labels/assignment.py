@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, or_, select, up
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import Annotator
 from rlhf.labels.publishing import current_answer_ids, task_responses
-from rlhf.labels.schema import answers, canonical_json, drafts, slots, tasks
+from rlhf.labels.schema import answers, canonical_json, drafts, slots, tasks, texts
 from rlhf.labels.store import Store
 from rlhf.records import PromptText, parse_prompt
 
@@ -143,7 +143,8 @@ def open_answer(store: Store, annotator: Annotator, task_id: int) -> TaskView:
             select(drafts.c.task_id).where(drafts.c.task_id == task_id, drafts.c.annotator_id == annotator.id)
         ).first()
         if known is None:
-            state = answer_as_draft(latest)
+            comment = connection.execute(select(texts.c.text).where(texts.c.answer_id == latest.id)).scalar()
+            state = answer_as_draft(latest, comment or "")
             _insert_draft(connection, task_id, annotator.id, latest.display_order, state, store.clock())
         return read_view(connection, task_id, annotator.id)
 
@@ -173,7 +174,7 @@ def progress(store: Store, annotator: Annotator, *, round: int | None = None) ->
         query = select(answers.c.verdict, func.count()).where(mine, answers.c.id.in_(current_answer_ids()))
         if round is not None:
             query = query.where(answers.c.task_id.in_(select(tasks.c.id).where(tasks.c.round == round)))
-        counts = dict(connection.execute(query.group_by(answers.c.verdict)).tuples().all())
+        counts = {row[0]: row[1] for row in connection.execute(query.group_by(answers.c.verdict))}
         surplus = connection.execute(select(func.count()).where(mine, answers.c.surplus)).scalar_one()
         free = _available(annotator.id, round, store.clock())
         available = connection.execute(select(func.count(slots.c.task_id.distinct())).join(tasks).where(*free))
@@ -193,7 +194,7 @@ def latest_answer(connection: Connection, task_id: int, annotator_id: str) -> An
     return connection.execute(query.order_by(answers.c.version.desc()).limit(1)).first()
 
 
-def answer_as_draft(row: Any) -> dict[str, Any]:
+def answer_as_draft(row: Any, comment: str) -> dict[str, Any]:
     """Return an answer as a draft, in the order in which the candidates were shown."""
     order = json.loads(row.display_order)
     ranks, flags = json.loads(row.ranks), json.loads(row.flags)
@@ -202,7 +203,7 @@ def answer_as_draft(row: Any) -> dict[str, Any]:
         "strengths": json.loads(row.strengths),
         "flags": [flags[candidate] for candidate in order] if flags else [],
         "all_bad": row.all_bad,
-        "comment": "",
+        "comment": comment,
     }
 
 

@@ -11,7 +11,7 @@ from rlhf.labels.bias import measure_bias
 from rlhf.labels.events import verify
 from rlhf.labels.exports import MANIFEST_FILE, RANKINGS_FILE, export_rankings, import_rankings, read_export
 from rlhf.labels.publishing import RoundStatus, list_rounds, publish, published_sets, round_status
-from rlhf.labels.store import open_store
+from rlhf.labels.store import Store, open_store
 from rlhf.records import CandidateSet, read_jsonl
 
 DEFAULT_OVERLAP = 2
@@ -41,33 +41,30 @@ def init_command(
     """
     sets = read_jsonl(candidates, CandidateSet, key=lambda item: item.prompt_id) if candidates else []
     text = _read_guidelines(guidelines) if guidelines else None
-    store = open_store(database, create=True)
     lines = [f"{database}: ready"]
-    if text is not None:
-        lines.append(f"guidelines: version {set_guidelines(store, text)}")
-    if sets:
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        done = publish(store, sets, overlap=overlap, round=round, seed=seed)
-        lines.append(f"round {round}: {done.tasks} tasks ({done.new} new), {done.slots} slots")
+    with open_store(database, create=True) as store:
+        if text is not None:
+            lines.append(f"guidelines: version {set_guidelines(store, text)}")
+        if sets:
+            seed = secrets.randbelow(2**31) if seed is None else seed
+            done = publish(store, sets, overlap=overlap, round=round, seed=seed)
+            lines.append(f"round {round}: {done.tasks} tasks ({done.new} new), {done.slots} slots")
     lines.append(f"start the labeling page with `rlhf label serve {database}`")
-    store.close()
     return "\n".join(lines)
 
 
 def import_command(database: Path, rankings: Path, *, round: int = 0) -> str:
     """Take the rankings of a file into a published round."""
-    store = open_store(database)
-    done = import_rankings(store, rankings, round=round)
-    store.close()
+    with open_store(database) as store:
+        done = import_rankings(store, rankings, round=round)
     return f"{done.rankings} rankings imported, {done.known} known already"
 
 
 def export_command(database: Path, folder: Path, *, round: int = 0, event: int | None = None) -> str:
     """Write a round's rankings and their manifest into a folder."""
-    store = open_store(database)
-    folder.mkdir(parents=True, exist_ok=True)
-    done = export_rankings(store, folder, round=round, event=event)
-    store.close()
+    with open_store(database) as store:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = export_rankings(store, folder, round=round, event=event)
     kinds = ", ".join(f"{count} {kind}" for kind, count in done.kinds.items()) or "none"
     return (
         f"{folder / RANKINGS_FILE}: {done.rankings} rankings ({kinds}) of {done.prompts} prompts by "
@@ -78,26 +75,15 @@ def export_command(database: Path, folder: Path, *, round: int = 0, event: int |
 
 def status_command(database: Path) -> str:
     """Return how far each round is, who answered, and whether they agree."""
-    store = open_store(database)
     lines = [str(database)]
-    for round in list_rounds(store):
-        lines += _round_lines(round_status(store, round))
-        rankings, _ = read_export(store, round=round)
-        figures = measure_agreement(rankings)
-        bias = measure_bias(published_sets(store, round), rankings)
-        lines += [
-            f"  agreement, strict pairs   {figures.strict}",
-            f"  agreement, with ties      {figures.tie_aware}",
-            f"  Krippendorff's alpha      {figures.alpha}",
-            f"  Kendall's W               {figures.kendalls_w}",
-            f"  first shown wins          {bias.first_wins}",
-            f"  longer wins               {bias.longer_wins}",
-        ]
-    with store.reading() as connection:
-        version, _ = current_guidelines(connection)
-    people = list_annotators(store)
+    with open_store(database) as store:
+        for round in list_rounds(store):
+            lines += _round_lines(round_status(store, round))
+            lines += _quality_lines(store, round)
+        with store.reading() as connection:
+            version, _ = current_guidelines(connection)
+        people = list_annotators(store)
     lines.append(f"{len(people)} annotators; guidelines: " + (f"version {version}" if version else "none set"))
-    store.close()
     return "\n".join(lines)
 
 
@@ -107,9 +93,8 @@ def verify_command(database: Path, *, against: Path | None = None) -> str:
     Raises:
         LabelError: Something was changed; the message lists what.
     """
-    store = open_store(database)
-    found = verify(store, against)
-    store.close()
+    with open_store(database) as store:
+        found = verify(store, against)
     if not found.ok:
         shown = "\n".join(f"  {problem}" for problem in found.problems[:20])
         raise LabelError(f"{database}: {len(found.problems)} problems in its history\n{shown}")
@@ -140,6 +125,20 @@ def _round_lines(status: RoundStatus) -> list[str]:
     return [
         f"round {status.round}: {status.tasks} tasks, {status.filled} of {status.slots} slots filled, {state}",
         f"  {kinds} rankings, {status.skipped} skips, {status.surplus} surplus, {status.leased} being worked on",
+    ]
+
+
+def _quality_lines(store: Store, round: int) -> list[str]:
+    rankings, _ = read_export(store, round=round)
+    figures = measure_agreement(rankings)
+    bias = measure_bias(published_sets(store, round), rankings)
+    return [
+        f"  agreement, strict pairs   {figures.strict}",
+        f"  agreement, with ties      {figures.tie_aware}",
+        f"  Krippendorff's alpha      {figures.alpha}",
+        f"  Kendall's W               {figures.kendalls_w}",
+        f"  first shown wins          {bias.first_wins}",
+        f"  longer wins               {bias.longer_wins}",
     ]
 
 

@@ -100,7 +100,7 @@ def verify(store: Store, against: Path | None = None) -> Verification:
     with store.reading() as connection:
         rows = connection.execute(select(events).order_by(events.c.seq)).all()
         problems = _chain_problems(rows)
-        vouched = {row.seq: json.loads(row.payload) for row in rows if row.kind == "answer"}
+        vouched = {row.seq: _payload(row).get("digest") for row in rows if row.kind == "answer"}
         found = connection.execute(select(answers).order_by(answers.c.id)).mappings().all()
         problems += _answer_problems(vouched, found)
         problems += _text_problems(connection, store.salt())
@@ -126,6 +126,15 @@ def read_head(path: Path) -> Head:
         raise LabelError(f"{path}: not an export manifest with event and head_hash ({error})") from error
 
 
+def _payload(row: Any) -> dict[str, Any]:
+    """Return an event's payload, {} where tampering left something else."""
+    try:
+        payload: Any = json.loads(row.payload)
+    except ValueError:
+        return {}
+    return payload if isinstance(payload, dict) else {}
+
+
 def _event_hash(row: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(row).encode()).hexdigest()
 
@@ -146,13 +155,12 @@ def _chain_problems(rows: Any) -> list[str]:
     return problems
 
 
-def _answer_problems(vouched: dict[int, dict[str, Any]], found: Any) -> list[str]:
+def _answer_problems(vouched: dict[int, Any], found: Any) -> list[str]:
     problems: list[str] = []
     for row in found:
-        promise = vouched.pop(row["event"], None)
-        if promise is None:
+        if row["event"] not in vouched:
             problems.append(f"answer {row['id']}: no event vouches for it")
-        elif promise["digest"] != answer_digest(row):
+        elif vouched.pop(row["event"]) != answer_digest(row):
             problems.append(f"answer {row['id']}: its content was changed")
     problems += [f"event {number}: its answer is gone" for number in vouched]
     return problems
@@ -169,9 +177,9 @@ def _text_problems(connection: Connection, salt: str) -> list[str]:
 
 def _task_problems(connection: Connection, rows: list[Row[Any]] | Any) -> list[str]:
     published = {
-        (payload["round"], prompt_id, content)
-        for payload in (json.loads(row.payload) for row in rows if row.kind == "publish")
-        for prompt_id, content in payload["tasks"]
+        (payload.get("round"), prompt_id, content)
+        for payload in (_payload(row) for row in rows if row.kind == "publish")
+        for prompt_id, content in payload.get("tasks", [])
     }
     problems: list[str] = []
     for row in connection.execute(select(tasks)):

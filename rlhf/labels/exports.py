@@ -186,7 +186,7 @@ def _ranks_from_order(row: dict[str, Any], sizes: dict[str, int]) -> dict[str, A
     order = row["order"]
     if not isinstance(order, list):
         raise DataError(f"order is {order!r}; give a list of candidates, best first")
-    tiers = [tier if isinstance(tier, list) else [tier] for tier in order]
+    tiers: list[list[Any]] = [tier if isinstance(tier, list) else [tier] for tier in order]
     ranks = {candidate: rank for rank, tier in enumerate(tiers, start=1) for candidate in tier}
     for candidate in (candidate for tier in tiers for candidate in tier):
         if size and candidate not in range(size):

@@ -132,14 +132,10 @@ def round_status(store: Store, round: int) -> RoundStatus:
     """Return how far a round is."""
     with store.reading() as connection:
         live = (tasks.c.round == round, tasks.c.state != "withdrawn")
-        states = dict(
-            connection.execute(select(tasks.c.state, func.count()).where(*live).group_by(tasks.c.state)).tuples().all()
-        )
-        by_slot = dict(
-            connection.execute(select(slots.c.status, func.count()).join(tasks).where(*live).group_by(slots.c.status))
-            .tuples()
-            .all()
-        )
+        by_state = select(tasks.c.state, func.count()).where(*live).group_by(tasks.c.state)
+        states = {row[0]: row[1] for row in connection.execute(by_state)}
+        by_status = select(slots.c.status, func.count()).join(tasks).where(*live).group_by(slots.c.status)
+        by_slot = {row[0]: row[1] for row in connection.execute(by_status)}
         rows = connection.execute(
             select(annotators.c.kind, answers.c.verdict, answers.c.surplus, func.count())
             .select_from(answers)
@@ -259,13 +255,8 @@ def _set_order(connection: Connection, round: int, seed: int, priorities: Mappin
 
 
 def _ensure_slots(connection: Connection, round: int, keys: set[tuple[str, str]], overlap: int) -> int:
-    counts = dict(
-        connection.execute(
-            select(slots.c.task_id, func.count()).join(tasks).where(tasks.c.round == round).group_by(slots.c.task_id)
-        )
-        .tuples()
-        .all()
-    )
+    by_task = select(slots.c.task_id, func.count()).join(tasks).where(tasks.c.round == round).group_by(slots.c.task_id)
+    counts = {row[0]: row[1] for row in connection.execute(by_task)}
     rows: list[dict[str, Any]] = []
     total = 0
     for task in _round_tasks(connection, round):

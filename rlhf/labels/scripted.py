@@ -27,8 +27,8 @@ Score = Callable[[PromptText, str], float]
 Manner = Literal["careful", "random", "adversarial"]
 
 BATCH = 25
-SIMULATED_PAIRS = 40_000
-BISECTIONS = 30
+SIMULATED_RESPONSES = 20_000
+BISECTIONS = 20
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,11 @@ def run_scripted(
         seed: Equal seeds, tasks and scores give equal answers.
 
     Raises:
-        LabelError: A share is outside its range, or nobody is left to be careful when noise is to be calibrated.
+        LabelError: There is no annotator, or a share is outside its range.
     """
-    _check(annotators, agreement, tie_rate, random, adversarial, flip_rate)
+    if annotators < 1:
+        raise LabelError(f"{annotators} scripted annotators; ask for at least one")
+    _check(agreement, tie_rate, random, adversarial, flip_rate)
     people = [ensure_annotator(store, f"scripted {number + 1}", "scripted") for number in range(annotators)]
     manners = dict(zip([person.id for person in people], assign_manners(annotators, random, adversarial), strict=True))
     scores = _score_all(score, published_sets(store, round))
@@ -105,8 +107,9 @@ def run_scripted(
 def assign_manners(count: int, random: float, adversarial: float) -> list[Manner]:
     """Return each annotator's manner; the shares are rounded to whole annotators."""
     bad, lost = int(count * adversarial + 0.5), int(count * random + 0.5)
-    manners: list[Manner] = ["adversarial"] * bad + ["random"] * lost
-    return (manners + ["careful"] * count)[:count]
+    manners: list[Manner] = [*(["adversarial"] * bad), *(["random"] * lost)]
+    careful: list[Manner] = ["careful"] * count
+    return (manners + careful)[:count]
 
 
 def calibrate(
@@ -125,7 +128,7 @@ def calibrate(
         seed: Seeds the simulation.
     """
     table, valid = _pad(scores)
-    repeats = max(1, SIMULATED_PAIRS // max(1, int(valid.sum())))
+    repeats = max(1, SIMULATED_RESPONSES // max(1, int(valid.sum())))
     table, valid = np.tile(table, (repeats, 1)), np.tile(valid, (repeats, 1))
     gumbel = np.random.default_rng(seed).gumbel(size=(2, *table.shape))
     spread = float(np.std(table[valid])) or 1.0
@@ -160,9 +163,7 @@ def draw_answer(
     return tuple(ranks.tolist()), tuple(strengths)
 
 
-def _check(annotators: int, agreement: float, *shares: float) -> None:
-    if annotators < 1:
-        raise LabelError(f"{annotators} scripted annotators; ask for at least one")
+def _check(agreement: float, *shares: float) -> None:
     if not 0.5 < agreement <= 1.0:
         raise LabelError(f"scripted agreement is {agreement}; give a share above 0.5, at most 1")
     if any(not 0.0 <= share <= 1.0 for share in shares):

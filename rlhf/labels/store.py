@@ -7,11 +7,11 @@ annotators claim the same slot (or fail at once with "database is locked", whate
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, create_engine, event, insert, inspect, select
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -47,7 +47,7 @@ class Store:
         event.listen(self._engine, "begin", _begin)
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Generator[Connection, None, None]:
         """Open a write transaction, or join the one that this thread of control has open.
 
         Everything inside becomes durable together, or not at all.
@@ -70,7 +70,7 @@ class Store:
             raise LabelError(f"{self.path}: {error.orig}; nothing of this step was stored, try again") from error
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Generator[Connection, None, None]:
         """Open a consistent view for reading, or join the open transaction."""
         current = self._current.get()
         if current is not None:
@@ -82,6 +82,12 @@ class Store:
     def close(self) -> None:
         """Close all connections; the handle must not be used afterwards."""
         self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def salt(self) -> str:
         """Return the database's own salt for digests."""

@@ -8,15 +8,16 @@ they would change every other role.
 import copy
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from rlhf.config.base import LoraSection
@@ -30,7 +31,9 @@ SAFE_INITS = (True, False, "gaussian", "orthogonal", "mica")
 _PREFIX = "base_model.model."
 
 
-def attach_lora(model: Any, lora: LoraSection, name: str, *, trainable: bool, dropout: float | None = None) -> PeftModel:
+def attach_lora(
+    model: Any, lora: LoraSection, name: str, *, trainable: bool, dropout: float | None = None
+) -> PeftModel:
     """Add a fresh adapter (B = 0, so it changes nothing yet) under a name.
 
     Args:
@@ -43,7 +46,7 @@ def attach_lora(model: Any, lora: LoraSection, name: str, *, trainable: bool, dr
     Raises:
         ConfigError: A target is no linear layer of the model.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # pyright: ignore[reportArgumentType]
@@ -95,14 +98,15 @@ def save_adapter(model: PeftModel, name: str, folder: Path, extra: Mapping[str, 
             # A copy: shards vanish when the gathering ends, and safetensors refuses shared storage.
             tensors[key] = parameter.detach().to("cpu", copy=True).contiguous()
     empty = [key for key, tensor in tensors.items() if tensor.numel() == 0]
-    assert tensors and not empty, f"adapter {name!r} has {len(tensors)} tensors, empty: {empty[:3]}"
-    assert len(tensors) == sum(2 for _ in lora_layers(model, name)), f"adapter {name!r}: not one A and B per layer"
+    assert not empty, f"adapter {name!r} has {len(tensors)} tensors, {len(empty)} of them without a number"
+    layers = sum(1 for _ in lora_layers(model, name))
+    assert len(tensors) == 2 * layers > 0, f"adapter {name!r} has {len(tensors)} tensors for {layers} layers"
     if not write:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt", **extra})
+    write_safetensors(tensors, folder / ADAPTER_WEIGHTS, {"format": "pt", **extra})
     settings = {key: _plain(value) for key, value in model.peft_config[name].to_dict().items()}
-    settings |= {"base_model_name_or_path": _public_name(settings.get("base_model_name_or_path")), "inference_mode": True}
+    settings["inference_mode"] = True
     (folder / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -158,7 +162,11 @@ def read_adapter_config(folder: Path) -> LoraConfig:
             f"{path}: init_lora_weights {settings['init_lora_weights']!r} changes the base weights that all roles "
             "share; convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)"
         )
-    refused = [key for key in ("modules_to_save", "use_dora", "layer_replication", "alora_invocation_tokens") if settings.get(key)]
+    refused = [
+        key
+        for key in ("modules_to_save", "use_dora", "layer_replication", "alora_invocation_tokens")
+        if settings.get(key)
+    ]
     if refused or settings.get("bias", "none") != "none":
         raise ArtifactError(f"{path}: {', '.join(refused) or 'bias'} is set; only plain LoRA weights can share a base")
     known = set(LoraConfig.__dataclass_fields__)
@@ -178,6 +186,16 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ArtifactError(f"{path}: no such file") from error
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); restore it from a backup or make it again") from error
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes depend on its content alone: the library shuffles several header texts."""
+    content = save(dict(tensors))
+    size = int.from_bytes(content[:8], "little")
+    entries = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8 : 8 + size])}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
 
 
 def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], source: str) -> None:
@@ -202,6 +220,11 @@ def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], 
         for key, parameter in parameters.items():
             with gathered([parameter], write=True):
                 parameter.copy_(tensors[key])
+
+
+def base_of(model: Any) -> Any:
+    """Return the causal language model inside PEFT's wrapper, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def lora_layers(model: nn.Module, name: str) -> Iterator[LoraLayer]:
@@ -229,8 +252,9 @@ def _check_targets(model: Any, targets: tuple[str, ...]) -> str | list[str]:
     return list(targets)
 
 
-def _add(model: Any, config: LoraConfig, name: str, *, trainable: bool) -> PeftModel:
+def _add(model: Any, config: PeftConfig, name: str, *, trainable: bool) -> PeftModel:
     """Attach an adapter and leave the flags of all others as they were (PEFT moves them)."""
+    config.base_model_name_or_path = base_of(model).name_or_path
     if isinstance(model, PeftModel):
         assert name not in model.peft_config, f"adapter {name!r} is already attached"
         flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
@@ -238,20 +262,20 @@ def _add(model: Any, config: LoraConfig, name: str, *, trainable: bool) -> PeftM
         for key, parameter in model.named_parameters():
             parameter.requires_grad_(flags.get(key, False))
     else:
-        model = get_peft_model(model, config, adapter_name=name)
+        with warnings.catch_warnings():
+            # PEFT 0.21 asks transformers 5.23 by the old name of this property.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            model = get_peft_model(model, config, adapter_name=name)
     for _, parameter in adapter_parameters(model, name):
         parameter.requires_grad_(trainable)
     return model
 
 
-def _public_name(model: str | None) -> str | None:
-    """Keep a hub id, reduce a path to its last part: files that are shared name no one's folders."""
-    if model is None or not (Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1):
-        return model
-    return Path(model).name or "base"
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset, tuple)):
         return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
-    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(getattr(value, "value", value))
+    return (
+        value
+        if isinstance(value, (str, int, float, bool, list, dict, type(None)))
+        else str(getattr(value, "value", value))
+    )

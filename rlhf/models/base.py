@@ -124,13 +124,40 @@ def load_base(folder: Path, config: BaseConfig, precision: Literal["fp32", "bf16
         ArtifactError: The weights, the tokenizer or the prompt format are not those of `base.json`.
     """
     spec = read_base_spec(folder)
-    source = _locate(spec.kind, spec.model, spec.revision, folder)
+    source = base_source(spec, folder)
     found = hash_weight_files(source)
     if found != spec.weights_hash:
         raise ArtifactError(
             f"base {spec.model} in {source}: its weights changed since the stage `base` (hash {found[:12]}, recorded "
             f"{spec.weights_hash[:12]}); put the old files back, or run the stage `base` again and all that follow"
         )
+    text = _checked_text(spec, source, config)
+    model = _load_model(source, config, _DTYPES[precision])
+    # Adapters record this name: a hub id, or the last part of a path, since shared files name no one's folders.
+    model.name_or_path = {"embedded": "embedded", "local": Path(spec.model).name}.get(spec.kind, spec.model)
+    return LoadedBase(model, text, spec.weights_hash, spec, config.gradient_checkpointing)
+
+
+def base_source(spec: BaseSpec, folder: Path) -> Path:
+    """Return the folder with the files of the base that an artifact names.
+
+    Raises:
+        ArtifactError: A local folder is gone, or the hub's files are not on this machine.
+    """
+    return _locate(spec.kind, spec.model, spec.revision, folder)
+
+
+def load_base_text(folder: Path, config: BaseConfig) -> TextFormat:
+    """Load only the text format of the base that an artifact names, checked as by `load_base`.
+
+    Raises:
+        ArtifactError: The tokenizer or the prompt format is not that of `base.json`.
+    """
+    spec = read_base_spec(folder)
+    return _checked_text(spec, base_source(spec, folder), config)
+
+
+def _checked_text(spec: BaseSpec, source: Path, config: BaseConfig) -> TextFormat:
     text = load_text_format(source, config)
     if text.hash != spec.prompt_format_hash:
         changed = "tokenizer" if text.tokenizer_hash != spec.tokenizer_hash else "chat template or end tokens"
@@ -138,8 +165,7 @@ def load_base(folder: Path, config: BaseConfig, precision: Literal["fp32", "bf16
             f"base {spec.model} in {source}: its {changed} changed since the stage `base`; put the old files back, or "
             "run the stage `base` again and all that follow"
         )
-    model = _load_model(source, config, _DTYPES[precision])
-    return LoadedBase(model, text, spec.weights_hash, spec, config.gradient_checkpointing)
+    return text
 
 
 def hash_weight_files(source: Path) -> str:
@@ -194,7 +220,7 @@ def gathered(parameters: list[Any], *, write: bool = False) -> Iterator[None]:
 
 def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.named_parameters():
-        if not is_adapter_weight(name):
+        if not is_adapter_weight(name) and not name.startswith("heads."):
             yield name.split("base_model.model.")[-1].replace(".base_layer.", "."), tensor
 
 
@@ -270,7 +296,9 @@ def _four_bit(dtype: torch.dtype) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise ResourceError("base.quantization is 4bit, and bitsandbytes is not installed; install the 4bit extra") from error
+        raise ResourceError(
+            "base.quantization is 4bit, and bitsandbytes is not installed; install the 4bit extra"
+        ) from error
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

@@ -26,7 +26,13 @@ class _FrozenHeadLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, entropy: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         rows = max(1, CHUNK_LOGITS // weight.shape[0])
         needs_gradient = ctx.needs_input_grad[0]
@@ -71,8 +77,8 @@ def frozen_head_logprobs(
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
     """Return log p(target) in nats, and the entropy in nats (0 unless asked for), of softmax(head(h) / temperature)."""
     assert not head.weight.requires_grad, "the output layer must be frozen: its gradient is not computed"
-    with gathered([parameter for parameter in head.parameters()]):
-        return _FrozenHeadLogprobs.apply(hidden, head.weight, head.bias, targets, temperature, entropy)  # pyright: ignore[reportReturnType]
+    with gathered(list(head.parameters())):
+        return _FrozenHeadLogprobs.apply(hidden, head.weight, head.bias, targets, temperature, entropy)
 
 
 def response_logprobs(

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rlhf.config.base import LoraSection
@@ -29,8 +28,10 @@ from rlhf.models.adapters import (
     lora_layers,
     read_safetensors,
     save_adapter,
+    write_safetensors,
 )
 from rlhf.models.base import LoadedBase, disable_dropout, gathered
+from rlhf.models.fused import fuse
 from rlhf.tensors import positions_from_mask
 
 HEAD_WEIGHTS = "head.safetensors"
@@ -69,7 +70,11 @@ class SharedBase(nn.Module):
     """
 
     def __init__(
-        self, peft_model: PeftModel, heads: nn.ModuleDict, adapter_of: Mapping[str, str] | None = None, base_hash: str = ""
+        self,
+        peft_model: PeftModel,
+        heads: nn.ModuleDict,
+        adapter_of: Mapping[str, str] | None = None,
+        base_hash: str = "",
     ) -> None:
         super().__init__()
         self.peft_model = peft_model
@@ -77,6 +82,9 @@ class SharedBase(nn.Module):
         self.adapter_of = dict(adapter_of or {name: name for name in peft_model.peft_config})
         self.base_hash = base_hash
         self._layers = [module for module in peft_model.modules() if isinstance(module, LoraLayer)]
+        for layer in self._layers:
+            fuse(layer)
+        self.gradient_checkpointing = False
         self._merged: str | None = None
         self._activate([])
 
@@ -108,7 +116,10 @@ class SharedBase(nn.Module):
             self._activate(before)
 
     def hidden(
-        self, role: str | None, input_ids: Int[Tensor, "batch sequence"], attention_mask: Bool[Tensor, "batch sequence"] | None = None
+        self,
+        role: str | None,
+        input_ids: Int[Tensor, "batch sequence"],
+        attention_mask: Bool[Tensor, "batch sequence"] | None = None,
     ) -> Float[Tensor, "batch sequence hidden"]:
         """Return the trunk's last hidden states (after the final norm) under a role.
 
@@ -120,7 +131,10 @@ class SharedBase(nn.Module):
         """
         options: dict[str, Any] = {}
         if attention_mask is not None:
-            options = {"attention_mask": attention_mask.long(), "position_ids": positions_from_mask(attention_mask.bool())}
+            options = {
+                "attention_mask": attention_mask.long(),
+                "position_ids": positions_from_mask(attention_mask.bool()),
+            }
         with self.role(role):
             return self.model.base_model(input_ids=input_ids, use_cache=False, **options).last_hidden_state
 
@@ -155,7 +169,7 @@ class SharedBase(nn.Module):
             tensors = {key: parameter.detach().to("cpu", copy=True) for key, parameter in head.items()}
         assert tensors["weight"].numel() > 0, f"the head of {name!r} is empty"
         if write:
-            save_file(tensors, folder / HEAD_WEIGHTS, metadata={"format": "pt", BASE_KEY: self.base_hash})
+            write_safetensors(tensors, folder / HEAD_WEIGHTS, {"format": "pt", BASE_KEY: self.base_hash})
 
     def load_role(self, name: str, folder: Path) -> None:
         """Read a saved role back into the weights that are in memory.
@@ -176,8 +190,8 @@ class SharedBase(nn.Module):
 
         In bf16 a small update drowns in rounding, and a 4-bit weight cannot take one.
         """
-        weights = [layer.get_base_layer().weight for layer in self._layers]
-        return all(weight.dtype == torch.float32 and not hasattr(weight, "ds_id") for weight in weights)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+        weights = [_untyped(layer).get_base_layer().weight for layer in self._layers]
+        return all(weight.dtype == torch.float32 and not hasattr(weight, "ds_id") for weight in weights)
 
     @contextmanager
     def merged(self, role: str | None) -> Iterator[None]:
@@ -187,14 +201,15 @@ class SharedBase(nn.Module):
         is exact to the byte. Only this role may be used meanwhile, without gradients.
         """
         adapter = None if role is None else self.adapter_of[role]
-        assert self._merged is None and not torch.is_grad_enabled(), "merging is for decoding, one role at a time"
+        assert self._merged is None, f"{self._merged!r} is merged already; one role at a time"
+        assert not torch.is_grad_enabled(), "merging is for decoding, without gradients"
         if adapter is None or not self.can_merge:
             yield
             return
         originals: list[tuple[nn.Parameter, Tensor]] = []
         try:
-            for layer in lora_layers(self.peft_model, adapter):
-                weight: Any = layer.get_base_layer().weight
+            for layer in map(_untyped, lora_layers(self.peft_model, adapter)):
+                weight = layer.get_base_layer().weight
                 originals.append((weight, weight.data))
                 weight.data = weight.data + layer.get_delta_weight(adapter)
             self._merged = adapter
@@ -211,8 +226,9 @@ class SharedBase(nn.Module):
             return nullcontext(), self._reactivated(list(self._active))
 
         options = {"use_reentrant": False, "context_fn": contexts}
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        self.model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
         self.model.enable_input_require_grads()
+        self.gradient_checkpointing = True
 
     @contextmanager
     def _reactivated(self, adapters: list[str]) -> Iterator[None]:
@@ -278,3 +294,8 @@ def _make_head(width: int, source: RoleSource, heads: nn.ModuleDict, owner: str)
     elif source.folder is not None and (source.folder / HEAD_WEIGHTS).exists():
         fill(parameters, read_safetensors(source.folder / HEAD_WEIGHTS)[0], str(source.folder / HEAD_WEIGHTS))
     return head
+
+
+def _untyped(layer: LoraLayer) -> Any:
+    """Return a layer as PEFT really makes it: its methods live in classes that mix this one in."""
+    return layer

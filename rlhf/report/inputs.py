@@ -56,16 +56,15 @@ class Series:
         return len(self.values)
 
 
-def read_series(inputs: ReportInputs, stage: str, *names: str) -> Series | None:
-    """Return the first metric of these names that a stage logged at least twice; None where there is none."""
+def read_series(inputs: ReportInputs, stage: str, name: str) -> Series | None:
+    """Return a metric that a stage logged at least twice; None where there is none."""
     path = inputs.metrics.get(stage)
     rows = read_metrics(path) if path is not None else []
-    for name in names:
-        found = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
-        if len(found) > 1:
-            steps, values = zip(*found, strict=True)
-            return Series(steps, values)
-    return None
+    found = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
+    if len(found) < 2:
+        return None
+    steps, values = zip(*found, strict=True)
+    return Series(steps, values)
 
 
 def read_samples(inputs: ReportInputs) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ and the dark page. Text stays text (it can be selected, searched and read aloud)
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,9 +26,9 @@ CSS_NAMES = {
     HELD_OUT: "held-out",
     BAD: "bad",
 }
-WIDTH, HEIGHT = 4.9, 3.0
+WIDTH, HEIGHT = 4.4, 2.8
 """Inches; at this size 9.5 pt is easy to read both in two columns on a screen and on a phone."""
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -83,13 +83,14 @@ def to_svg(figure: "Figure", name: str, title: str) -> str:
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": name}):
+    settings: dict[Any, Any] = {**_SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub("#0[0-9]0[0-9]0[0-9]|#0a0a0a", lambda match: _css_colour(match.group()), text)
+    text = re.sub(r"#(0[0-9a])\1\1", lambda match: _css_colour(match.group()), text)
     # Matplotlib fixes a size in points; without it the drawing fills the column it stands in.
     text = re.sub(r'(<svg [^>]*?)\s(?:width="[^"]*pt"\s)', r"\1 ", text, count=1)
     text = re.sub(r'(<svg [^>]*?)\sheight="[^"]*pt"', r"\1", text, count=1)

@@ -96,12 +96,16 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ratio = f" ({gain / error:+.1f} standard errors)" if error else ""
         lines.append((f"gold gain over SFT   {gain:+.3f} ± {error or 0:.3f}{ratio}", "green" if gain > 0 else "red"))
     wins = summary["win_rate"]
-    lines.append((f"win rate over SFT    {wins:.3f} ± {summary['win_rate_se'] or 0:.3f}", "green" if wins > 0.5 else "red"))
+    lines.append(
+        (f"win rate over SFT    {wins:.3f} ± {summary['win_rate_se'] or 0:.3f}", "green" if wins > 0.5 else "red")
+    )
     if summary["step0_kl"] is not None:
         lines.append((f"KL before PPO        {summary['step0_kl']:.1e} nats", ""))
     lines.append(_check("base weights         ", summary["base_hash_unchanged"], "unchanged", "CHANGED"))
     if summary["export_verified"] is not None:
-        lines.append(_check("export               ", summary["export_verified"], "verified in a fresh process", "NOT VERIFIED"))
+        lines.append(
+            _check("export               ", summary["export_verified"], "verified in a fresh process", "NOT VERIFIED")
+        )
     lines.append((f"time and memory      {summary['seconds']:.0f} s, {summary['peak_memory_mb']:.0f} MB", ""))
     if summary["annotators"] == "scripted":
         lines.append(("The rankings were written by scripted annotators, not by people.", "yellow"))

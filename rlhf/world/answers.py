@@ -48,11 +48,9 @@ class Style:
 
 
 CORPUS_STYLE = Style(
-    other_topic=0.16, other_fact=0.12, right=0.6, rude=0.3, kind=0.45, fragment=0.15, support=0.4, ramble=0.42, aside=0.1
+    other_topic=0.1, other_fact=0.1, right=0.65, rude=0.3, kind=0.45, fragment=0.15, support=0.4, ramble=0.4, aside=0.05
 )
-DEMONSTRATION_STYLE = replace(
-    CORPUS_STYLE, other_topic=0.12, other_fact=0.1, right=0.62, rude=0.28, kind=0.45, ramble=0.4, aside=0.08
-)
+DEMONSTRATION_STYLE = replace(CORPUS_STYLE, right=0.7, rude=0.28, ramble=0.38)
 
 
 def compose_answer(asked: Asked, style: Style, draw: random.Random) -> str:
@@ -66,7 +64,9 @@ def compose_answer(asked: Asked, style: Style, draw: random.Random) -> str:
         body.insert(draw.randint(0, len(body)), filler)
     if draw.random() < style.aside:
         other = draw.choice(FACTS_BY_TOPIC[draw.choice(TOPICS)])
-        body.append(capitalize(ASIDE) + word_claim(other, other.right if draw.random() < style.right else other.wrong[0], draw))
+        body.append(
+            capitalize(ASIDE) + word_claim(other, other.right if draw.random() < style.right else other.wrong[0], draw)
+        )
     opening, closing = _draw_tone(asked.fact, style, draw)
     return " ".join([*opening, *body, *closing])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rlhf.world.grammar import Sentence, read_sentence, split_sentences
 from rlhf.world.requests import Asked, find_asked
 
-WEIGHTS = {"relevance": 0.25, "correctness": 0.25, "courtesy": 0.25, "concision": 0.25}
+WEIGHTS = {"relevance": 0.3, "correctness": 0.3, "courtesy": 0.2, "concision": 0.2}
 COURTESY_BY_PHRASES = (0.4, 0.75, 1.0, 0.8, 0.5, 0.2)
 """Courtesy by the number of different courteous phrases: two are best, a flood of them is servile."""
 LONG_WORDS = 45

@@ -1,4 +1,4 @@
-"""What the world knows about the house: food, drinks, cleaning, tools, pets."""
+"""What the world knows about the house: food, cleaning, tools, pets."""
 
 from rlhf.world.schema import Attribute, Family
 
@@ -57,58 +57,6 @@ FOOD = Family(
                 "potatoes": "in a dark cellar",
                 "eggs": "in the fridge",
                 "lentils": "in a glass jar",
-            },
-        ),
-    ),
-)
-
-DRINKS = Family(
-    name="drinks",
-    thanks=("Enjoy every sip!", "I wish you a cosy afternoon."),
-    attributes=(
-        Attribute(
-            name="heat",
-            direct=("how warm should {t} be", "what is the right temperature for {t}"),
-            indirect=("how warm to serve {t}", "which temperature suits {t}"),
-            claims=("you should serve {t} {v}", "{t} should be {v}", "people like {t} best when served {v}"),
-            supports=("Otherwise {t} can taste bitter or flat.", "A thermometer helps you to get {t} right."),
-            myths=("frozen solid", "bubbling like lava"),
-            right={
-                "green tea": "gently hot",
-                "coffee": "just below boiling",
-                "lemonade": "with plenty of ice",
-                "cocoa": "steaming",
-                "red wine": "at cellar temperature",
-            },
-        ),
-        Attribute(
-            name="add",
-            direct=("what can I add to {t}", "what makes {t} taste better"),
-            indirect=("what to add to {t}", "which extra improves {t}"),
-            claims=("you can add {v} to {t}", "a classic addition to {t} is {v}", "{t} will taste better with {v}"),
-            supports=("A small amount is enough for a cup of {t}.", "Stir {t} slowly so that nothing spills."),
-            myths=("mustard", "washing powder"),
-            right={
-                "green tea": "jasmine petals",
-                "coffee": "a splash of milk",
-                "lemonade": "mint leaves",
-                "cocoa": "whipped cream",
-                "red wine": "an orange slice",
-            },
-        ),
-        Attribute(
-            name="cup",
-            direct=("what should I pour {t} into", "which cup is best for {t}"),
-            indirect=("what to pour {t} into", "which cup suits {t}"),
-            claims=("you should pour {t} into {v}", "the proper cup for {t} is {v}", "{t} belongs in {v}"),
-            supports=("The shape brings out the smell of {t}.", "Rinse it first so that {t} keeps its aroma."),
-            myths=("a flower pot", "an old boot"),
-            right={
-                "green tea": "a small bowl",
-                "coffee": "a thick mug",
-                "lemonade": "a tall glass",
-                "cocoa": "a wide cup",
-                "red wine": "a round goblet",
             },
         ),
     ),
@@ -204,7 +152,11 @@ TOOLS = Family(
             name="care",
             direct=("how do I look after {t}", "what keeps {t} in good shape"),
             indirect=("how to look after {t}", "what keeps {t} in order"),
-            claims=("you should {v} to look after {t}", "to keep {t} in order, you should {v}", "the owner of {t} should {v}"),
+            claims=(
+                "you should {v} to look after {t}",
+                "to keep {t} in order, you should {v}",
+                "the owner of {t} should {v}",
+            ),
             supports=("Then {t} will serve you for decades.", "Careless owners have to replace {t} often."),
             myths=("paint it pink", "bury it overnight"),
             right={
@@ -270,4 +222,4 @@ PETS = Family(
     ),
 )
 
-FAMILIES = (FOOD, DRINKS, CLEANING, TOOLS, PETS)
+FAMILIES = (FOOD, CLEANING, TOOLS, PETS)

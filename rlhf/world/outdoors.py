@@ -114,7 +114,11 @@ WEATHER = Family(
             name="wear",
             direct=("what should I wear in {t}", "which clothes are good for {t}"),
             indirect=("what to wear in {t}", "which clothes are good for {t}"),
-            claims=("you should wear {v} in {t}", "the right clothing for {t} is {v}", "in {t} sensible people wear {v}"),
+            claims=(
+                "you should wear {v} in {t}",
+                "the right clothing for {t} is {v}",
+                "in {t} sensible people wear {v}",
+            ),
             supports=("It keeps your body comfortable in {t}.", "Many walkers underestimate {t}."),
             myths=("a bed sheet", "roller skates"),
             right={
@@ -181,7 +185,11 @@ TRAVEL = Family(
             name="pack",
             direct=("what should I pack for {t}", "what do I need to bring to {t}"),
             indirect=("what to pack for {t}", "what travellers bring to {t}"),
-            claims=("you should pack {v} for {t}", "nobody should go to {t} without {v}", "travellers bring {v} to {t}"),
+            claims=(
+                "you should pack {v} for {t}",
+                "nobody should go to {t} without {v}",
+                "travellers bring {v} to {t}",
+            ),
             supports=("Shops are rare around {t}.", "A light bag makes {t} more pleasant."),
             myths=("a grand piano", "a bag of bricks"),
             right={
@@ -248,7 +256,11 @@ HOBBIES = Family(
             name="first",
             direct=("what should I learn first in {t}", "how do beginners start with {t}"),
             indirect=("what to learn first in {t}", "how to start with {t}"),
-            claims=("in {t} you should first learn {v}", "beginners of {t} start with {v}", "the first step in {t} is {v}"),
+            claims=(
+                "in {t} you should first learn {v}",
+                "beginners of {t} start with {v}",
+                "the first step in {t} is {v}",
+            ),
             supports=("Everything else in {t} builds on it.", "A patient teacher of {t} will show you."),
             myths=("juggling knives", "winning a medal"),
             right={

@@ -1,0 +1,58 @@
+"""One matrix product instead of three in the forward pass of a LoRA layer, for fp32 bases.
+
+PEFT computes x W' + s (x A') B' with two thin products and two passes over the output. On a batch of many tokens it is
+cheaper to form W + s B A anew in every pass (a share rank / tokens of the work) and to multiply once; the backward
+pass forms it again instead of keeping it. Nothing in memory is changed: the sum is a temporary. In bf16 the sum would
+lose small updates to rounding, and 4-bit or sharded weights cannot be added to, so those layers keep PEFT's forward.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+
+class _FusedLora(torch.autograd.Function):
+    """y = x (W + s B A)' + b with gradients for x, A and B."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.scaling = scaling
+        return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scaling), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b = ctx.saved_tensors
+        gradient = upstream[0].reshape(-1, weight.shape[0])
+        rows = x.reshape(-1, weight.shape[1])
+        to_x = to_a = to_b = None
+        if ctx.needs_input_grad[0]:
+            to_x = (gradient @ torch.addmm(weight, b, a, alpha=ctx.scaling)).view_as(x)
+        if ctx.needs_input_grad[3]:
+            to_a = ((gradient @ b).mul_(ctx.scaling)).T @ rows
+        if ctx.needs_input_grad[4]:
+            to_b = gradient.T @ ((rows @ a.T).mul_(ctx.scaling))
+        return to_x, None, None, to_a, to_b, None
+
+
+def fuse(layer: LoraLayer) -> None:
+    """Let a LoRA layer on a plain linear layer use the fused pass wherever it applies."""
+    module: Any = layer
+    if type(module.get_base_layer()) is nn.Linear:
+        module.forward = partial(_forward, module, module.forward)
+
+
+def _forward(layer: Any, plain: Callable[..., Tensor], x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    base, active = layer.get_base_layer(), layer._active_adapter
+    fits = x.dtype == base.weight.dtype == torch.float32 and not hasattr(base.weight, "ds_id")
+    if not fits or len(active) != 1 or active[0] not in layer.lora_A or arguments or options:
+        return plain(x, *arguments, **options)
+    name = active[0]
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return _FusedLora.apply(x, base.weight, base.bias, a, b, layer.scaling[name])

@@ -1,0 +1,130 @@
+"""One batch of episodes: sample, score, and recompute logprobs and values with the weights that will be trained.
+
+A rollout lives on the CPU. Rows are episodes; column t of a (batch, response) tensor is response token t. For the
+model, prompt and response are laid end to end and padded on the right, so that no attention mask is needed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rlhf.config.training import PpoConfig
+from rlhf.models.logprobs import frozen_head_logprobs, predicting, response_logprobs
+from rlhf.models.roles import SharedBase
+from rlhf.sampling import Samples, Sampling, sample
+from rlhf.tensors import lengths_to_mask, pad_right, unflatten
+from rlhf.text import TextFormat
+
+# Scores of (prompt, response) token ids, normalised to mean 0 and standard deviation 1 on SFT samples.
+ScoreFn = Callable[[list[list[int]], list[list[int]]], Tensor]
+
+
+@dataclass
+class Rollout:
+    """Episodes with everything that was computed under the weights that sampled them.
+
+    Attributes:
+        sequences: Prompt and response ids of each episode.
+        prompt_lengths: Tokens of each prompt.
+        response_mask: True on response tokens, the end token included.
+        ended: Whether the response ended by itself.
+        scores: Normalised scores.
+        logprobs: The policy's, recomputed as in training, in nats.
+        reference_logprobs: The reference's, in nats.
+        values: The critic's estimate before each token.
+        entropies: Entropy of the policy at each token, in nats.
+        sampler_gap: Mean absolute difference between the sampler's and the trainer's logprobs, in nats.
+    """
+
+    sequences: list[list[int]]
+    prompt_lengths: list[int]
+    response_mask: Bool[Tensor, "batch response"]
+    ended: Bool[Tensor, " batch"]
+    scores: Float[Tensor, " batch"]
+    logprobs: Float[Tensor, "batch response"]
+    reference_logprobs: Float[Tensor, "batch response"]
+    values: Float[Tensor, "batch response"]
+    entropies: Float[Tensor, "batch response"]
+    sampler_gap: float
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+
+def score_samples(score_fn: ScoreFn, samples: Samples) -> Float[Tensor, " batch"]:
+    """Score whole responses, end token included, as they were cut."""
+    scores = score_fn(samples.prompt_ids, samples.response_ids).detach().float().cpu()
+    assert scores.shape == (len(samples.prompt_ids),), f"score_fn returned shape {tuple(scores.shape)}"
+    return scores
+
+
+@torch.no_grad()
+def sample_episodes(
+    shared: SharedBase,
+    text: TextFormat,
+    prompts_ids: Sequence[list[int]],
+    keys: Sequence[int],
+    config: PpoConfig,
+    seed: int,
+) -> Samples:
+    """Let the policy respond, unconstrained: no top-k, no top-p, no minimal length."""
+    return sample(
+        shared,
+        "policy",
+        prompts_ids,
+        text,
+        Sampling(config.temperature, config.max_new_tokens),
+        seed=seed,
+        batch_size=config.rollout_batch_size,
+        keys=keys,
+    )
+
+
+@torch.no_grad()
+def examine(shared: SharedBase, samples: Samples, scores: Float[Tensor, " batch"], config: PpoConfig) -> Rollout:
+    """Compute old logprobs, reference logprobs and values of sampled episodes."""
+    sequences = [
+        [*prompt, *response] for prompt, response in zip(samples.prompt_ids, samples.response_ids, strict=True)
+    ]
+    lengths = torch.tensor([len(response) for response in samples.response_ids])
+    mask = lengths_to_mask(lengths, int(lengths.max()))
+    shape = mask.shape
+    logprobs, reference, values, entropies = (torch.zeros(shape) for _ in range(4))
+    prompt_lengths = [len(prompt) for prompt in samples.prompt_ids]
+    for rows in micro_batches(sequences, range(len(sequences)), config.micro_batch_size):
+        ids, response = lay_out(sequences, prompt_lengths, rows, shared.device)
+        hidden = shared.hidden("policy", ids)
+        states, targets = predicting(hidden, response), ids[response]
+        found, entropy = frozen_head_logprobs(shared.lm_head, states, targets, config.temperature, entropy=True)
+        anchor, _ = response_logprobs(shared, "reference", ids, None, response, config.temperature)
+        if config.critic == "adapter":
+            states = predicting(shared.hidden("critic", ids), response)
+        part = mask[rows]
+        logprobs[rows] = unflatten(found.cpu(), part)
+        entropies[rows] = unflatten(entropy.cpu(), part)
+        reference[rows] = unflatten(anchor.cpu(), part)
+        values[rows] = unflatten(shared.read_head("critic", states).cpu(), part)
+    sampled = pad_right(samples.logprobs, 0.0, torch.float32)
+    gap = ((sampled - logprobs).abs() * mask).sum() / mask.sum()
+    ended = torch.tensor(samples.ended)
+    return Rollout(sequences, prompt_lengths, mask, ended, scores, logprobs, reference, values, entropies, float(gap))
+
+
+def micro_batches(sequences: Sequence[list[int]], rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield the rows in groups of neighbouring lengths, so that little is padded."""
+    order = sorted(rows, key=lambda row: (len(sequences[row]), row))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def lay_out(
+    sequences: Sequence[list[int]], prompt_lengths: Sequence[int], rows: Sequence[int], device: torch.device
+) -> tuple[Int[Tensor, "batch sequence"], Bool[Tensor, "batch sequence"]]:
+    """Return token ids padded on the right to the longest of these rows, and the mask of their response tokens."""
+    ids = pad_right([sequences[row] for row in rows], 0, torch.long)
+    ends = lengths_to_mask(torch.tensor([len(sequences[row]) for row in rows]), ids.shape[1])
+    prompts = lengths_to_mask(torch.tensor([prompt_lengths[row] for row in rows]), ids.shape[1])
+    return ids.to(device), (ends & ~prompts).to(device)

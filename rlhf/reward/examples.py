@@ -1,0 +1,171 @@
+"""Preference pairs as training examples: one example is a prompt with its candidates and all its pairs.
+
+The pairs of one prompt are kept together (Ouyang et al. 2022, section 3.5): each candidate is forwarded once, not
+once per pair, and no prompt is on both sides of a split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhf.errors import DataError, report_all
+from rlhf.records import PreferencePair, PromptText
+from rlhf.reward.losses import PairBatch
+from rlhf.reward.model import Item, stack_rows
+from rlhf.text import TextFormat
+
+
+@dataclass(frozen=True)
+class RankedPrompt:
+    """A prompt, its candidates as token ids, and its pairs, which name candidates by position."""
+
+    prompt_id: str
+    prompt_ids: list[int]
+    response_ids: list[list[int]]
+    chosen: list[int]
+    rejected: list[int]
+    weight: list[float]
+    probability: list[float]
+    margin: list[float]
+
+    @property
+    def items(self) -> list[Item]:
+        """(prompt ids, response ids) of each candidate."""
+        return [(self.prompt_ids, response) for response in self.response_ids]
+
+    @property
+    def balanced_weight(self) -> float:
+        """Sum of the pairs' weights divided by their number: what the prompt adds to a step's denominator."""
+        return sum(self.weight) / len(self.weight)
+
+    @property
+    def width(self) -> int:
+        """Length of the longest row, in tokens."""
+        return len(self.prompt_ids) + max(map(len, self.response_ids))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts, ready for one forward pass."""
+
+    input_ids: Tensor
+    response_mask: Tensor
+    pairs: PairBatch
+
+
+def encode_pairs(text: TextFormat, pairs: Sequence[PreferencePair], max_tokens: int, kind: str) -> list[RankedPrompt]:
+    """Group pairs by prompt, in order of first appearance; distinct texts are the candidates.
+
+    Raises:
+        DataError: There are no pairs, one id stands for two prompts, or a candidate has too many tokens.
+    """
+    if not pairs:
+        raise DataError(f"no {kind} pairs; label more prompts, or lower pairs.min_probability")
+    groups: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.prompt_id, []).append(pair)
+    encoded: list[RankedPrompt] = []
+    problems: list[str] = []
+    for prompt_id, group in groups.items():
+        try:
+            encoded.append(_encode_prompt(text, prompt_id, group, max_tokens))
+        except DataError as error:
+            problems.append(f"{kind} prompt {prompt_id}: {error}")
+    report_all(DataError, problems, f"{len(problems)} of {len(groups)} {kind} prompts cannot be used")
+    return encoded
+
+
+def check_disjoint(train: Sequence[RankedPrompt], held_out: Sequence[RankedPrompt]) -> None:
+    """Refuse a prompt on both sides, under whatever id.
+
+    Raises:
+        DataError: Names the first such prompt.
+    """
+    ids = {prompt.prompt_id for prompt in train}
+    tokens = {tuple(prompt.prompt_ids): prompt.prompt_id for prompt in train}
+    for prompt in held_out:
+        if prompt.prompt_id in ids or tuple(prompt.prompt_ids) in tokens:
+            twin = prompt.prompt_id if prompt.prompt_id in ids else tokens[tuple(prompt.prompt_ids)]
+            raise DataError(
+                f"held-out prompt {prompt.prompt_id} is also trained on (as {twin}); the held-out accuracy would be "
+                "too high: keep all pairs of a prompt on one side"
+            )
+
+
+def shuffle_labels(prompts: Sequence[RankedPrompt], seed: int) -> list[RankedPrompt]:
+    """Turn round a random half of all pairs: labels of the right form that say nothing (a negative control).
+
+    Exactly half are turned, since a coin per pair leaves a small majority for one side that a model can find.
+    """
+    total = sum(len(prompt.chosen) for prompt in prompts)
+    turned = np.random.Generator(np.random.Philox(key=[seed, total])).permutation(total) % 2 == 0
+    shuffled: list[RankedPrompt] = []
+    start = 0
+    for prompt in prompts:
+        flags = turned[start : start + len(prompt.chosen)].tolist()
+        start += len(flags)
+        sides = list(zip(prompt.chosen, prompt.rejected, flags, strict=True))
+        shuffled.append(
+            replace(
+                prompt,
+                chosen=[rejected if flag else chosen for chosen, rejected, flag in sides],
+                rejected=[chosen if flag else rejected for chosen, rejected, flag in sides],
+            )
+        )
+    return shuffled
+
+
+def collate(prompts: Sequence[RankedPrompt], pad_token_id: int, device: torch.device, *, scale: float = 1.0) -> Batch:
+    """Stack the candidates of some prompts; `scale` multiplies the weights (0 makes a filler that moves nothing)."""
+    items = [item for prompt in prompts for item in prompt.items]
+    input_ids, response_mask = stack_rows(items, pad_token_id)
+    return Batch(input_ids.to(device), response_mask.to(device), pair_batch(prompts, device, scale=scale))
+
+
+def pair_batch(prompts: Sequence[RankedPrompt], device: torch.device, *, scale: float = 1.0) -> PairBatch:
+    """Return the pairs of some prompts, which name positions among all their candidates."""
+    chosen: list[int] = []
+    rejected: list[int] = []
+    owner: list[int] = []
+    start = 0
+    for number, prompt in enumerate(prompts):
+        chosen += [start + index for index in prompt.chosen]
+        rejected += [start + index for index in prompt.rejected]
+        owner += [number] * len(prompt.chosen)
+        start += len(prompt.response_ids)
+
+    def floats(name: str, factor: float = 1.0) -> Tensor:
+        values = [factor * value for prompt in prompts for value in getattr(prompt, name)]
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+    return PairBatch(
+        chosen=torch.tensor(chosen, device=device),
+        rejected=torch.tensor(rejected, device=device),
+        prompt=torch.tensor(owner, device=device),
+        weight=floats("weight", scale),
+        probability=floats("probability"),
+        margin=floats("margin"),
+    )
+
+
+def _encode_prompt(text: TextFormat, prompt_id: str, pairs: list[PreferencePair], max_tokens: int) -> RankedPrompt:
+    prompt: PromptText = pairs[0].prompt
+    if any(pair.prompt != prompt for pair in pairs):
+        raise DataError("its id stands for different prompts; give each prompt an id of its own")
+    texts = list(dict.fromkeys(side for pair in pairs for side in (pair.chosen, pair.rejected)))
+    position = {response: index for index, response in enumerate(texts)}
+    examples = [text.encode_example(prompt, response, max_length=max_tokens) for response in texts]
+    prompt_length = examples[0].response_mask.index(True)
+    return RankedPrompt(
+        prompt_id=prompt_id,
+        prompt_ids=examples[0].input_ids[:prompt_length],
+        response_ids=[example.input_ids[prompt_length:] for example in examples],
+        chosen=[position[pair.chosen] for pair in pairs],
+        rejected=[position[pair.rejected] for pair in pairs],
+        weight=[pair.weight for pair in pairs],
+        probability=[pair.probability for pair in pairs],
+        margin=[pair.margin for pair in pairs],
+    )

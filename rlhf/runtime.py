@@ -1,0 +1,284 @@
+"""Processes, devices, seeds and signals of a training stage, through accelerate and DeepSpeed.
+
+On CPU the `gloo` backend must be named: without it every process believes it is alone. With accelerate's CPU flag
+DeepSpeed is dropped without a word. Both are checked at the start.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config.base import LaunchConfig
+from rlhf.errors import ConfigError, RlhfError
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+
+class StoppedBySignal(RlhfError):
+    """SIGTERM or SIGINT arrived; the work was put into a checkpoint first."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+@dataclass
+class Runtime:
+    """What a stage knows of its processes. Built by `start_runtime`.
+
+    Attributes:
+        accelerator: The accelerate object.
+        zero: DeepSpeed ZeRO stage; 0 is plain data parallelism.
+    """
+
+    accelerator: Any
+    zero: Literal[0, 2, 3] = 0
+    _signal: list[int] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this process."""
+        return self.accelerator.device
+
+    @property
+    def process_count(self) -> int:
+        """Number of processes."""
+        return self.accelerator.num_processes
+
+    @property
+    def process_index(self) -> int:
+        """Rank of this process."""
+        return self.accelerator.process_index
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.accelerator.is_main_process
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add a tensor up over all processes."""
+        return tensor if self.process_count == 1 else self.accelerator.reduce(tensor.to(self.device), "sum").to(tensor)
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """Join the lists of all processes, in rank order."""
+        if self.process_count == 1:
+            return list(items)
+        parts: list[Any] = [None] * self.process_count
+        torch.distributed.all_gather_object(parts, list(items))
+        return [item for part in parts for item in part]
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether a flag is set in some process: all must take the same turn."""
+        return bool(self.sum(torch.tensor(float(flag))).item() > 0)
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        self.accelerator.wait_for_everyone()
+
+    def share(self, whole: int, name: str) -> int:
+        """Return this process's part of a number of episodes.
+
+        Raises:
+            ConfigError: It does not divide evenly.
+        """
+        if whole % self.process_count:
+            raise ConfigError(f"{name} is {whole}; it must be a multiple of the {self.process_count} processes")
+        return whole // self.process_count
+
+    @contextmanager
+    def noticing_signals(self) -> Iterator[None]:
+        """Turn SIGTERM and SIGINT into a flag while work runs; a second signal acts as usual."""
+        before: dict[int, Any] = {}
+
+        def notice(number: int, frame: FrameType | None) -> None:
+            self._signal.append(number)
+            log.warning("signal %d: stopping after this update", number)
+            signal.signal(number, before[number])
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                before[number] = signal.signal(number, notice)
+            except ValueError:  # not the main thread, which alone may set handlers
+                break
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether some process was told to stop."""
+        return self.any(bool(self._signal))
+
+
+def start_runtime(*, processes: int | None = None, zero: Literal[0, 2, 3] = 0) -> Runtime:
+    """Start accelerate for a stage.
+
+    Args:
+        processes: How many processes the launcher was asked for; None takes what is there.
+        zero: DeepSpeed ZeRO stage.
+
+    Raises:
+        ConfigError: Another number of processes is running than was asked for.
+    """
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
+
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    options: dict[str, Any] = {}
+    if zero:
+        options["deepspeed_plugin"] = DeepSpeedPlugin(hf_ds_config=deepspeed_config(zero))
+    if on_cpu and (started > 1 or zero):
+        options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
+    elif on_cpu:
+        options["cpu"] = True
+    accelerator = Accelerator(mixed_precision="no", **options)
+    wanted = started if processes is None else processes
+    if accelerator.num_processes != wanted:
+        raise ConfigError(
+            f"{accelerator.num_processes} processes are running, {wanted} were asked for; start the stage with "
+            f"`accelerate launch --num_processes {wanted}`"
+        )
+    assert not zero or accelerator.state.deepspeed_plugin is not None, "DeepSpeed was dropped"
+    return Runtime(accelerator, zero)
+
+
+def launched_runtime(launch: LaunchConfig) -> Runtime:
+    """Start accelerate as the launcher set it up; alone, a process needs no DeepSpeed."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    return start_runtime(zero=launch.zero if started > 1 else 0)
+
+
+def deepspeed_config(zero: Literal[2, 3]) -> dict[str, Any]:
+    """Return our DeepSpeed settings: accumulation 1, boundaries are set by us, everything in the weights' own format."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": zero,
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "stage3_param_persistence_threshold": 10_000,
+        },
+    }
+
+
+class TrainingEngine:
+    """One module, one optimiser, one backward per micro-step, with explicit boundaries.
+
+    The gradient of the summed losses of all micro-steps and processes is what the optimiser sees: the caller scales
+    each loss by its global token count, and the averaging of data parallelism is undone here.
+    """
+
+    def __init__(
+        self, runtime: Runtime, module: nn.Module, groups: list[dict[str, Any]], max_grad_norm: float, epsilon: float
+    ) -> None:
+        self._runtime = runtime
+        self._max_grad_norm = max_grad_norm
+        named = [item for group in groups for item in group["named"]]
+        self.parameters: dict[str, nn.Parameter] = dict(named)
+        assert len(self.parameters) == len(named), "two groups share a parameter name"
+        listed = [{**group, "params": [p for _, p in group["named"]]} for group in groups]
+        for group in listed:
+            del group["named"]
+        # No weight decay: it would move weights whose learning rate is 0 only in name.
+        self.optimizer: Any = torch.optim.AdamW(listed, lr=0.0, eps=epsilon, weight_decay=0.0)
+        if runtime.zero:
+            runtime.accelerator.state.deepspeed_plugin.deepspeed_config["gradient_clipping"] = max_grad_norm
+            self.module, self.optimizer = runtime.accelerator.prepare(module, self.optimizer)
+            assert type(self.module).__name__ == "DeepSpeedEngine", f"engine is {type(self.module).__name__}"
+        else:
+            self.module = runtime.accelerator.prepare(module)
+
+    def forward(self, *arguments: Any) -> Any:
+        """Run the module."""
+        return self.module(*arguments)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add the gradient of one micro-step; `last` ends the window, after which `step` must follow."""
+        loss = loss * self._runtime.process_count
+        if self._runtime.zero:
+            self.module.set_gradient_accumulation_boundary(last)
+            self.module.backward(loss)
+        elif last or self._runtime.process_count == 1:
+            loss.backward()
+        else:
+            with self.module.no_sync():
+                loss.backward()
+
+    def step(self) -> Tensor:
+        """Clip, step and clear; return the gradient norm before clipping (on the device: no waiting)."""
+        if self._runtime.zero:
+            self.module.step()
+            return torch.as_tensor(self.module.get_global_grad_norm())
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self._max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def set_learning_rates(self, rates: dict[str, float]) -> None:
+        """Set the learning rate of each named group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser's state per parameter, whole, whatever the number of processes or ZeRO stage."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            for key in ("exp_avg", "exp_avg_sq"):
+                found = self._read(parameter, key)
+                if found is not None:
+                    tensors[f"{name}.{key}"] = found.detach().to("cpu", copy=True).contiguous().view(_shape(parameter))
+        tensors["step"] = torch.tensor(float(self._steps()))
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        for name, parameter in self.parameters.items():
+            moments = {key: tensors[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq") if f"{name}.{key}" in tensors}
+            if self._runtime.zero:
+                from deepspeed.utils import safe_set_full_optimizer_state
+
+                for key, value in moments.items():
+                    safe_set_full_optimizer_state(parameter, value.to(self._runtime.device), key)
+            elif moments:
+                state = {key: value.to(parameter).clone() for key, value in moments.items()}
+                self.optimizer.state[parameter] = {"step": tensors["step"].clone(), **state}
+        if self._runtime.zero:
+            for state in self._inner().state.values():
+                state["step"] = tensors["step"].clone()
+
+    def _read(self, parameter: nn.Parameter, key: str) -> Tensor | None:
+        if not self._runtime.zero:
+            return self.optimizer.state.get(parameter, {}).get(key)
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return safe_get_full_optimizer_state(parameter, key)
+
+    def _inner(self) -> Any:
+        """Return the plain optimiser inside DeepSpeed's and accelerate's wrappers."""
+        inner = self.optimizer
+        while hasattr(inner, "optimizer"):
+            inner = inner.optimizer
+        return inner
+
+    def _steps(self) -> float:
+        steps = {float(state["step"]) for state in self._inner().state.values() if "step" in state}
+        assert len(steps) <= 1, f"parameters took different numbers of steps: {steps}"
+        return steps.pop() if steps else 0.0
+
+
+def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))

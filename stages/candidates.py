@@ -1,0 +1,117 @@
+"""Stage candidates: K distinct responses to every prompt of the label split.
+
+Reads base, prompts and the policy that answers (SFT, or the previous round's). Writes candidates.jsonl; near-duplicates
+are merged, and a prompt without two distinct responses is left out and counted. Work is kept in chunks, so that an
+interrupted run goes on where it stopped.
+
+    rlhf candidates CONFIG  python -m stages.candidates CONFIG
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.candidates import distinct_responses, enough
+from rlhf.config.recipe import Config
+from rlhf.data.judgements import import_candidates
+from rlhf.entry import Work, begin, stage_main
+from rlhf.errors import DataError
+from rlhf.hashing import derive_seed
+from rlhf.models.base import load_base
+from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
+from rlhf.records import CandidateSet, Prompt, read_jsonl, write_jsonl
+from rlhf.sampling import Sampling, sample
+from rlhf.text import TextFormat
+
+log = logging.getLogger(__name__)
+CHUNK_PROMPTS = 64
+
+
+def run(config: Config) -> Path:
+    """Sample the candidates, or import them."""
+    with begin("candidates", config) as work:
+        if config.candidates.import_path is not None:
+            sets = import_candidates(config.candidates.import_path)
+        else:
+            sets = _sample_all(config, work)
+        write_jsonl(work.folder / "candidates.jsonl", sets)
+        sizes = Counter(len(item.responses) for item in sets)
+        work.draft.splits = ("label",)
+        work.draft.facts |= {"prompts": len(sets), "by_count": {str(size): sizes[size] for size in sorted(sizes)}}
+        log.info("%d candidate sets: %s", len(sets), ", ".join(f"{sizes[size]} of {size}" for size in sorted(sizes)))
+        final = work.run.folder("candidates")
+    return final
+
+
+def _sample_all(config: Config, work: Work) -> list[CandidateSet]:
+    prompts = _prompts_of_round(config, work)
+    policy = work.parents.get("previous-policy", work.parents["sft"])
+    base = load_base(work.parents["base"].path, config.base, config.precision)
+    shared = build_shared_base(base, {"policy": RoleSource(folder=policy.path)})
+    sets: list[CandidateSet] = []
+    with work.tracker.progress(len(prompts), "candidates") as bar:
+        for start in range(0, len(prompts), CHUNK_PROMPTS):
+            chunk = prompts[start : start + CHUNK_PROMPTS]
+            part = work.folder / "checkpoints" / f"chunk-{start:08d}.jsonl"
+            sets += _sample_chunk(config, shared, base.text, chunk, start, part, f"policy:{policy.identity[:12]}")
+            bar.update(len(chunk))
+    if not sets:
+        raise DataError("no prompt got two distinct candidates; raise candidates.temperature or candidates.samples")
+    if len(sets) < len(prompts):
+        log.warning("%d prompts got fewer than two distinct responses and are left out", len(prompts) - len(sets))
+    work.draft.facts |= {"policy": policy.identity, "left_out": len(prompts) - len(sets)}
+    return sets
+
+
+def _prompts_of_round(config: Config, work: Work) -> list[Prompt]:
+    """Return the label prompts of this round: each round goes on where the one before stopped."""
+    rows = read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt)
+    label = [row for row in rows if row.split == "label"]
+    if not label:
+        raise DataError("the label split is empty; raise prompts.shares.label or prompts.count")
+    wanted = config.candidates.max_prompts
+    if wanted is None or wanted >= len(label):
+        return label
+    first = (work.run.round - 1) * wanted % len(label)
+    return (label + label)[first : first + wanted]
+
+
+def _sample_chunk(
+    config: Config,
+    shared: SharedBase,
+    text: TextFormat,
+    prompts: Sequence[Prompt],
+    first: int,
+    part: Path,
+    source: str,
+) -> list[CandidateSet]:
+    if part.is_file():
+        return read_jsonl(part, CandidateSet) if part.stat().st_size else []
+    settings = config.candidates
+    ids = [text.encode_prompt(prompt.prompt) for prompt in prompts for _ in range(settings.samples)]
+    sampling = Sampling(settings.temperature, settings.max_new_tokens, settings.top_p)
+    keys = range(first * settings.samples, first * settings.samples + len(ids))
+    seed = derive_seed(config.seed, "candidates")
+    drawn = sample(shared, "policy", ids, text, sampling, seed=seed, batch_size=settings.batch_size, keys=keys)
+    texts = [text.decode_response(response).strip() for response in drawn.response_ids]
+    sets: list[CandidateSet] = []
+    for index, prompt in enumerate(prompts):
+        own = texts[index * settings.samples : (index + 1) * settings.samples]
+        kept = distinct_responses(own, settings.near_duplicate, settings.count)
+        if enough(kept):
+            responses = tuple(own[place] for place in kept)
+            sets.append(CandidateSet(prompt.id, prompt.prompt, responses, (source,) * len(responses)))
+    _keep(part, sets)
+    return sets
+
+
+def _keep(part: Path, sets: Sequence[CandidateSet]) -> None:
+    part.parent.mkdir(exist_ok=True)
+    unfinished = part.with_suffix(".tmp")
+    write_jsonl(unfinished, sets)
+    unfinished.replace(part)
+
+
+if __name__ == "__main__":
+    stage_main("candidates", run)

@@ -1,0 +1,71 @@
+"""Stage evaluate: SFT, best-of-n and PPO on the test prompts, with standard errors.
+
+Reads base, prompts (test split), sft, reward and ppo. Writes evaluation.json and samples.jsonl: score, gold where there
+is one, win rate, KL, length, share that ends by itself, diversity, the gain by part and at equal length.
+
+    rlhf evaluate CONFIG    python -m stages.evaluate CONFIG
+"""
+
+import logging
+from pathlib import Path
+
+from rlhf.artifacts import check_splits
+from rlhf.config.recipe import Config
+from rlhf.entry import Work, begin, stage_main
+from rlhf.evaluation.compare import write_evaluation
+from rlhf.evaluation.draw import Judges, evaluate_policies
+from rlhf.gold import load_gold, load_gold_parts
+from rlhf.hashing import derive_seed
+from rlhf.models.base import LoadedBase, load_base
+from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
+from rlhf.records import Prompt, read_jsonl
+from rlhf.reward.model import load_reward_info, score_ids
+from rlhf.world.grammar import is_well_formed
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> Path:
+    """Compare the policies."""
+    with begin("evaluate", config) as work:
+        trained = {name: work.parents[name] for name in ("sft", "reward", "ppo")}
+        check_splits("evaluate", ("test",), trained)
+        base = load_base(work.parents["base"].path, config.base, config.precision)
+        shared = build_shared_base(base, _roles(work))
+        prompts = [row for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "test"]
+        evaluation = evaluate_policies(
+            shared,
+            base.text,
+            prompts,
+            _judges(config, shared, base, work),
+            config.evaluate,
+            seed=derive_seed(config.seed, "evaluate"),
+        )
+        write_evaluation(evaluation, work.folder)
+        log.info("%d test prompts: PPO wins %.3f against SFT by %s", evaluation.prompts, evaluation.win_rate.value, evaluation.judge)
+        work.draft.splits = ("test",)
+        work.draft.facts |= {"prompts": evaluation.prompts, "win_rate": evaluation.win_rate.value, "judge": evaluation.judge}
+        final = work.run.folder("evaluate")
+    return final
+
+
+def _roles(work: Work) -> dict[str, RoleSource]:
+    return {
+        "reference": RoleSource(folder=work.parents["sft"].path),
+        "policy": RoleSource(folder=work.parents["ppo"].path),
+        "reward": RoleSource(folder=work.parents["reward"].path, head=True),
+    }
+
+
+def _judges(config: Config, shared: SharedBase, base: LoadedBase, work: Work) -> Judges:
+    info = load_reward_info(work.parents["reward"].path, base)
+    return Judges(
+        score=lambda items: score_ids(shared, base.text, info, items, config.evaluate.batch_size),
+        gold=load_gold(config.gold),
+        gold_parts=load_gold_parts(config.gold),
+        well_formed=is_well_formed if config.gold.scorer == "world" else None,
+    )
+
+
+if __name__ == "__main__":
+    stage_main("evaluate", run)

@@ -1,0 +1,110 @@
+"""Stage ppo: optimise the policy's LoRA weights against the reward model, held to the reference by a KL term.
+
+Reads base, prompts (ppo and validation splits), sft and reward. Policy, reference, reward model and critic are adapters
+on one frozen base. Writes the aligned adapter as a PEFT folder, the critic, metrics.jsonl and samples.jsonl.
+Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022; Huang et al. 2024.
+
+    rlhf ppo CONFIG         python -m stages.ppo CONFIG
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from rlhf.artifacts import check_splits
+from rlhf.config.recipe import Config
+from rlhf.entry import Work, begin, stage_main
+from rlhf.errors import DataError
+from rlhf.hashing import derive_seed
+from rlhf.models.base import LoadedBase, load_base
+from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
+from rlhf.ppo.loop import train_ppo
+from rlhf.records import Prompt, read_jsonl
+from rlhf.reward.model import load_reward_info, score_ids
+from rlhf.runtime import Runtime, launched_runtime
+from rlhf.sft import import_sft
+from rlhf.tracking import read_metrics
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> Path:
+    """Train the policy, or import an aligned adapter."""
+    runtime = launched_runtime(config.launch)
+    with begin("ppo", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
+        base = load_base(work.parents["base"].path, config.base, config.precision)
+        if config.ppo.import_path is not None:
+            import_sft(base, config.ppo.import_path, work.folder)
+        else:
+            _train(config, base, work, runtime)
+        work.draft.processes = runtime.process_count
+        final = work.run.folder("ppo")
+    return final
+
+
+def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> None:
+    check_splits("ppo", ("ppo", "validation"), {name: work.parents[name] for name in ("sft", "reward")})
+    prompts = read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt)
+    shared = build_shared_base(base, _roles(config, work), seed=derive_seed(config.seed, "ppo"))
+    info = load_reward_info(work.parents["reward"].path, base)
+
+    def score(prompt_ids: list[list[int]], response_ids: list[list[int]]) -> torch.Tensor:
+        items = list(zip(prompt_ids, response_ids, strict=True))
+        return torch.tensor(score_ids(shared, base.text, info, items, config.ppo.micro_batch_size))
+
+    outcome = train_ppo(
+        shared,
+        base.text,
+        _of_split(prompts, "ppo"),
+        [row for row in prompts if row.split == "validation"],
+        score,
+        config.ppo,
+        config.seed,
+        work.folder,
+        work.tracker,
+        runtime,
+    )
+    work.draft.splits = ("ppo",)
+    work.draft.facts |= {
+        "step0_kl": _first_kl(work) if runtime.is_main else None,
+        "base_hash_unchanged": True,  # train_ppo compares the hashes, and does not return where they differ
+        "base_hash": outcome.base_hash,
+        "updates": outcome.updates,
+        "optimizer_steps": outcome.optimizer_steps,
+        "best_update": outcome.best_update,
+        "control": info.control,
+    }
+    log.info("score %.2f, KL %.2f nats", outcome.final["ppo/score_mean"], outcome.final["ppo/kl_nats"])
+
+
+def _roles(config: Config, work: Work) -> dict[str, RoleSource]:
+    """Say where each role's weights come from; the critic starts as the reward model."""
+    sft, reward = work.parents["sft"].path, work.parents["reward"].path
+    previous = work.parents["previous-policy"].path if "previous-policy" in work.parents else sft
+    critic = RoleSource(copy_of="reward", head=True, trainable=True)
+    if config.ppo.critic == "head":
+        critic = RoleSource(trunk_of="policy", head=True, trainable=True)
+    return {
+        "reference": RoleSource(folder=previous if config.ppo.reference == "previous" else sft),
+        "policy": RoleSource(folder=previous if config.ppo.start == "previous" else sft, trainable=True),
+        "reward": RoleSource(folder=reward, head=True),
+        "critic": critic,
+    }
+
+
+def _of_split(prompts: list[Prompt], split: str) -> list[Prompt]:
+    found = [row for row in prompts if row.split == split]
+    if not found:
+        raise DataError(f"the {split} split is empty; raise prompts.shares.{split} or prompts.count")
+    return found
+
+
+def _first_kl(work: Work) -> float:
+    """The policy's KL to the reference in the first rollout, before any optimiser step."""
+    first = next(row for row in read_metrics(work.tracker.path) if row["step"] == 1)
+    return abs(first["ppo/kl_nats"])
+
+
+if __name__ == "__main__":
+    stage_main("ppo", run)

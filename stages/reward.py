@@ -1,0 +1,101 @@
+"""Stage reward: an adapter and a scalar head on the shared base learn to score responses as people rank them.
+
+Reads base, prompts, sft and pairs. Writes a PEFT folder, head.safetensors, reward.json (pooling, score normalisation,
+base hash) and calibration.json. All pairs of a prompt are in one step and each candidate is forwarded once
+(Ouyang et al. 2022, equation 1). Scores are normalised to mean 0 and standard deviation 1 on SFT responses to prompts
+of the ppo split (Ziegler et al. 2019).
+
+    rlhf reward CONFIG      python -m stages.reward CONFIG
+"""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+from rlhf.config.recipe import Config
+from rlhf.entry import Work, begin, stage_main
+from rlhf.errors import ConfigError
+from rlhf.hashing import derive_seed
+from rlhf.models.base import load_base
+from rlhf.models.roles import SharedBase
+from rlhf.records import PreferencePair, Prompt, read_jsonl
+from rlhf.reward.model import (
+    RewardInfo,
+    build_reward_base,
+    import_reward,
+    publish_reward,
+    set_normalisation,
+)
+from rlhf.reward.trainer import train_reward
+from rlhf.runtime import Runtime, launched_runtime
+from rlhf.sampling import Sampling, sample
+from rlhf.text import TextFormat
+
+log = logging.getLogger(__name__)
+SCORE_BATCH = 64
+
+
+def run(config: Config) -> Path:
+    """Train, measure and normalise the reward model, or import one."""
+    runtime = launched_runtime(config.launch)
+    with begin("reward", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
+        base = load_base(work.parents["base"].path, config.base, config.precision)
+        if config.reward.import_path is not None:
+            shared, info = import_reward(base, work.parents["sft"].path, config.reward.import_path)
+            info = _control_imported(config, info)
+        else:
+            shared = build_reward_base(base, work.parents["sft"].path, config.reward, derive_seed(config.seed, "reward"))
+            info = _train(config, shared, base.text, work, runtime)
+        publish_reward(shared, info, work.folder, runtime)
+        work.draft.processes = runtime.process_count
+        work.draft.facts |= {"control": info.control, "pooling": info.pooling, "score_std": info.score_std}
+        final = work.run.folder("reward")
+    return final
+
+
+def _control_imported(config: Config, info: RewardInfo) -> RewardInfo:
+    """An imported model can be turned upside down, but not trained on shuffled labels."""
+    if config.reward.control == "shuffled":
+        raise ConfigError("reward.control 'shuffled' shuffles the training labels; an imported reward model has none")
+    return info if config.reward.control == "none" else dataclasses.replace(info, control="flipped")
+
+
+def _train(config: Config, shared: SharedBase, text: TextFormat, work: Work, runtime: Runtime) -> RewardInfo:
+    pairs = read_jsonl(work.file("pairs", "pairs.jsonl"), PreferencePair)
+    apart = frozenset(json.loads(work.file("pairs", "holdout.json").read_text(encoding="utf-8")))
+    train = [pair for pair in pairs if pair.prompt_id not in apart]
+    held_out = [pair for pair in pairs if pair.prompt_id in apart]
+    seed = derive_seed(config.seed, "reward") % 2**31
+    outcome = train_reward(shared, text, train, held_out, config.reward, seed, work.folder, work.tracker, runtime)
+    accuracy = outcome.calibration.accuracy
+    log.info("held-out accuracy %.3f on %d pairs, loss %.3f", accuracy.value, outcome.held_out_pairs, outcome.held_out_loss)
+    if runtime.is_main:
+        figures = json.dumps(outcome.calibration.to_json(), indent=1)
+        (work.folder / "calibration.json").write_text(figures, encoding="utf-8")
+    work.draft.splits = ("label",)
+    work.draft.facts |= {
+        "accuracy": accuracy.value,
+        "held_out_loss": outcome.held_out_loss,
+        "pairs": outcome.pairs,
+        "held_out_pairs": outcome.held_out_pairs,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+    }
+    if "annotators" in work.parents["pairs"].facts:
+        work.draft.facts["annotators"] = work.parents["pairs"].facts["annotators"]
+    return set_normalisation(outcome.info, shared, text, _sft_samples(config, shared, text, work), SCORE_BATCH)
+
+
+def _sft_samples(config: Config, shared: SharedBase, text: TextFormat, work: Work) -> list[tuple[list[int], list[int]]]:
+    """Draw one SFT response to each of some ppo prompts, as long as a rollout's: they define scores of 0 and 1."""
+    prompts = [row for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "ppo"]
+    ids = [text.encode_prompt(prompt.prompt) for prompt in prompts[: config.reward.normalisation_prompts]]
+    sampling = Sampling(config.ppo.temperature, config.ppo.max_new_tokens)
+    seed = derive_seed(config.seed, "normalisation")
+    drawn = sample(shared, "policy", ids, text, sampling, seed=seed, batch_size=SCORE_BATCH, keys=range(len(ids)))
+    return list(zip(drawn.prompt_ids, drawn.response_ids, strict=True))
+
+
+if __name__ == "__main__":
+    stage_main("reward", run)

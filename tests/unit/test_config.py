@@ -1,0 +1,117 @@
+"""Configuration: all mistakes at once, did-you-mean, overrides, tags, schema, round trip."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.config.fields import effect_of, plain, result_fields
+from rlhf.config.load import config_help, dump_config, json_schema, load_config, parse_config
+from rlhf.config.recipe import Config
+from rlhf.errors import ConfigError
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def sections(cls: Any = Config) -> list[Any]:
+    inner = [entry.type for entry in dataclasses.fields(cls) if dataclasses.is_dataclass(entry.type)]
+    return [cls, *(found for kind in inner for found in sections(kind))]
+
+
+def test_all_mistakes_are_told_at_once_with_paths(tmp_path: Path) -> None:
+    path = write(tmp_path, "run: x\nsede: 1\nkl_coef: 2\nppo: {learning_rte: 1e-4, kl_coef: -1, epochs: 1.5}\nprecision: fp8\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert "6 mistakes" in message
+    assert "ppo.learning_rte: no such field; did you mean 'learning_rate'?" in message
+    assert "sede: no such field; did you mean 'seed'?" in message
+    assert "kl_coef: no such field; it belongs to ppo" in message
+    assert "ppo.kl_coef: Input should be greater than or equal to 0, found -1" in message
+    assert "precision: " in message
+    assert "ppo.epochs: " in message
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "the file is empty"),
+        ("- a\n", "found list"),
+        ("run: [\n", "line 2"),
+        ("run: x\nseed: 1\nseed: 2\n", "'seed' is given twice"),
+        ("seed: 1\n", "run: missing"),
+        ("run: x\nppo: {batch_size: 100, minibatch_size: 33}\n", "must be a multiple"),
+        ("run: x\ncandidates: {count: 1}\n", "candidates.count: Input should be greater than or equal to 2, found 1"),
+        ("run: x\ncandidates: {count: 10}\n", "candidates.count: Input should be less than or equal to 9, found 10"),
+    ],
+)
+def test_bad_file_is_one_message(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert says in str(caught.value)
+
+
+def test_missing_file_names_the_installed_recipes() -> None:
+    with pytest.raises(ConfigError, match=r"no such config file; installed recipes are .*quickstart"):
+        load_config("nowhere.yaml")
+
+
+def test_overrides_win_in_both_forms(tmp_path: Path) -> None:
+    path = write(tmp_path, "run: x\nppo: {learning_rate: 1e-4}\n")
+    config = load_config(path, ["--ppo.learning-rate", "1e-6", "seed=7", "--sft.method=none", "ppo.whiten_rewards=true"])
+    assert (config.ppo.learning_rate, config.seed, config.sft.method, config.ppo.whiten_rewards) == (1e-6, 7, "none", True)
+
+
+@pytest.mark.parametrize("override", ["--ppo.learning-rate", "stray", "--ppo.nothing=1", "--seed.deep=1"])
+def test_bad_override_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(write(tmp_path, "run: x\n"), [override])
+
+
+def test_none_is_short_for_the_method(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "run: x\nsft: none\n")).sft.method == "none"
+
+
+def test_dump_reads_back_unchanged(tmp_path: Path) -> None:
+    config = load_config("quickstart")
+    assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+def test_every_field_has_a_tag_and_a_docstring(section: Any) -> None:
+    for name, info in section.__pydantic_fields__.items():
+        assert effect_of(section, name) in ("result", "speed", "output")
+        assert info.description, f"{section.__name__}.{name} has no docstring"
+
+
+def test_only_result_fields_decide_results() -> None:
+    config = parse_config({"run": "x"}, "test")
+    fields = result_fields(config.ppo, "ppo.")
+    assert "ppo.learning_rate" in fields
+    assert "ppo.micro_batch_size" not in fields
+    assert "ppo.checkpoint_every" not in fields
+
+
+def test_help_shows_docstrings_and_defaults() -> None:
+    text = config_help("ppo")
+    assert "ppo.kl_coef = 0.1  [result]" in text
+    assert "Weight of the per-token KL term" in text
+    assert "sft.epochs" not in text
+
+
+def test_schema_describes_nested_fields() -> None:
+    schema = json_schema()
+    assert schema["$defs"]["PpoConfig"]["properties"]["kl_coef"]["minimum"] == 0
+    assert schema["$defs"]["PpoConfig"]["additionalProperties"] is False
+
+
+def test_configuration_is_frozen() -> None:
+    config = parse_config({"run": "x"}, "test")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 2  # pyright: ignore[reportAttributeAccessIssue]
+    assert plain(config)["seed"] == 1

@@ -1,0 +1,111 @@
+"""The stage graph: what an import makes superfluous, what a change makes stale, and why."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.artifacts import RunFolder
+from rlhf.config.load import parse_config
+from rlhf.config.recipe import Config
+from rlhf.stage_graph import STAGES, fields_of, inputs_of, needed_stages, read_parents, stage_states
+
+
+def recipe(root: Path, **values: Any) -> Config:
+    return parse_config({"run": str(root), **values}, "test")
+
+
+def finish_all(config: Config) -> RunFolder:
+    run = RunFolder.open(config.run)
+    for stage in needed_stages(config):
+        inputs = inputs_of(stage, config, run, read_parents(stage, config, run))
+        with run.draft(inputs, config_text="") as draft:
+            (draft.path / "data.txt").write_text(f"{stage} {inputs.key}")
+    return run
+
+
+def stale(config: Config, run: RunFolder) -> dict[str, tuple[str, ...]]:
+    return {state.stage: state.reasons for state in stage_states(config, run) if state.state != "finished"}
+
+
+def test_finished_run_has_nothing_to_do(tmp_path: Path) -> None:
+    config = recipe(tmp_path)
+    assert stale(config, finish_all(config)) == {}
+
+
+def test_learning_rate_of_ppo_reruns_ppo_and_below_only(tmp_path: Path) -> None:
+    run = finish_all(recipe(tmp_path))
+    found = stale(recipe(tmp_path, ppo={"learning_rate": 5e-5}), run)
+    assert list(found) == ["ppo", "evaluate", "export"]
+    assert found["ppo"] == ("ppo.learning_rate 1e-05 -> 5e-05",)
+    assert found["evaluate"] == ("ppo runs again",)
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"seed": 2}, "base"),
+        ({"prompts": {"max_tokens": 99}}, "prompts"),
+        ({"candidates": {"temperature": 0.5}}, "candidates"),
+        ({"pairs": {"policy": "hard"}}, "pairs"),
+        ({"evaluate": {"best_of": 8}}, "evaluate"),
+        ({"export": {"name": "other"}}, "export"),
+    ],
+)
+def test_change_reaches_exactly_what_lies_below(tmp_path: Path, change: dict[str, Any], first: str) -> None:
+    run = finish_all(recipe(tmp_path))
+    assert next(iter(stale(recipe(tmp_path, **change), run))) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ppo": {"micro_batch_size": 16}},
+        {"ppo": {"checkpoint_every": 3}},
+        {"tracking": {"progress": False}},
+        {"launch": {"processes": 2}},
+        {"rankings": {"scripted": {"agreement": 0.9}}},
+        {"base": {"attention": "eager"}},
+    ],
+)
+def test_speed_output_and_unused_settings_make_nothing_stale(tmp_path: Path, change: dict[str, Any]) -> None:
+    run = finish_all(recipe(tmp_path))
+    assert stale(recipe(tmp_path, **change), run) == {}
+
+
+def test_changed_outside_file_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("one\n")
+    config = recipe(tmp_path / "run", prompts={"sources": [str(source)]})
+    run = finish_all(config)
+    source.write_text("two!\n")
+    assert stale(config, run)["prompts"] == (f"file {source} changed",)
+
+
+def test_imports_make_what_lies_above_superfluous(tmp_path: Path) -> None:
+    assert needed_stages(recipe(tmp_path)) == STAGES
+    reward = recipe(tmp_path, reward={"import_path": "r"})
+    assert not {"candidates", "rankings", "pairs"} & set(needed_stages(reward))
+    pairs = recipe(tmp_path, pairs={"import_path": "p"})
+    assert not {"candidates", "rankings"} & set(needed_stages(pairs))
+    assert "prompts" in needed_stages(recipe(tmp_path, sft={"method": "none"}))
+
+
+def test_imported_stage_ignores_its_training_settings(tmp_path: Path) -> None:
+    fields = fields_of("reward", recipe(tmp_path, reward={"import_path": "r", "epochs": 9}))
+    assert "reward.epochs" not in fields
+    assert fields["reward.import_path"] == "r"
+
+
+def test_embedded_size_does_not_matter_to_another_base(tmp_path: Path) -> None:
+    fields = fields_of("base", recipe(tmp_path, base={"model": "some/model"}))
+    assert not [name for name in fields if name.startswith("base.embedded.")]
+    assert "seed" not in fields
+
+
+def test_interrupted_stage_is_told_as_partial(tmp_path: Path) -> None:
+    config = recipe(tmp_path)
+    run = RunFolder.open(config.run)
+    (tmp_path / "round-1" / "base.partial").mkdir(parents=True)
+    first = stage_states(config, run)[0]
+    assert (first.state, first.reasons) == ("partial", ("work was interrupted",))
