@@ -15,7 +15,7 @@ from rlhf.config.load import dump_config, load_config
 from rlhf.config.recipe import Config
 from rlhf.errors import RlhfError
 from rlhf.stage_graph import StageName, import_path, inputs_of, read_parents
-from rlhf.tracking import Tracker, configure_logging
+from rlhf.tracking import Tracker, configure_logging, open_sinks
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 130
@@ -64,15 +64,20 @@ def begin(
     with run.lock() if main else contextlib.nullcontext():
         parents = read_parents(stage, config, run)
         family = check_family(stage, parents)
-        for parent in parents.values():
-            if stage != "export" or parent.manifest.stage != "base":
-                parent.check() if main else None
+        for parent in parents.values() if main else ():
+            parent.check()
         inputs = inputs_of(stage, config, run, parents)
         with run.draft(inputs, config_text=dump_config(config), main=main, barrier=barrier) as draft:
             draft.base = family
             imported = import_path(stage, config)
             draft.imported = str(imported) if imported else None
-            yield Work(run, parents, draft, Tracker(draft.path, active=main, bars=config.tracking.progress))
+            yield Work(run, parents, draft, _tracker(stage, config, draft, main=main))
+
+
+def _tracker(stage: StageName, config: Config, draft: Draft, *, main: bool) -> Tracker:
+    names = config.tracking.trackers if main else ()
+    sinks = open_sinks(names, config.run / "trackers", f"{config.run.name}-{stage}")
+    return Tracker(draft.path, active=main, bars=config.tracking.progress, sinks=sinks)
 
 
 def stage_main(stage: StageName, run: Callable[[Config], Path], arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,6 @@ from rlhf.labels.commands import (
     export_command,
     import_command,
     init_command,
-    serve_command,
     status_command,
     verify_command,
 )
@@ -110,19 +109,22 @@ def _verify(parsed: argparse.Namespace) -> None:
 
 
 def _close(parsed: argparse.Namespace) -> None:
-    closed = close_round(open_store(_database(parsed.place)), _round(parsed))
+    with open_store(_database(parsed.place)) as store:
+        closed = close_round(store, _round(parsed))
     _say(f"closed {closed} open tasks of round {_round(parsed)}; `rlhf run` goes on with the answers there are")
 
 
 def _serve(parsed: argparse.Namespace) -> None:
     if parsed.place.is_dir():
         _publish_run(parsed.place)
-    serve_command(
+    from labeling_ui.web import serve
+
+    serve(
         _database(parsed.place),
         host=parsed.host,
         port=parsed.port,
-        annotator=parsed.name,
-        round=_round(parsed),
+        annotator_name=parsed.name,
+        open_round=_round(parsed),
         announce=_say,
     )
 

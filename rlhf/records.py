@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args
 
 from rlhf.errors import DataError, report_all
 
@@ -219,7 +219,7 @@ class PreferencePair:
 
 
 class _Record(Protocol):
-    __dataclass_fields__: dict[str, Any]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 R = TypeVar("R", bound=_Record)
@@ -228,7 +228,7 @@ R = TypeVar("R", bound=_Record)
 def to_json(record: _Record) -> dict[str, Any]:
     """Return a record as a JSON object, prompts in the ecosystem's form."""
     row: dict[str, Any] = {}
-    for entry in fields(record):  # pyright: ignore[reportArgumentType]
+    for entry in fields(record):
         value = getattr(record, entry.name)
         row[entry.name] = prompt_to_json(value) if entry.name == "prompt" else value
     return row
@@ -242,7 +242,7 @@ def from_json(kind: type[R], row: Any) -> R:
     """
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object, found {type(row).__name__}")
-    known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
+    known = {entry.name for entry in fields(kind)}
     unknown = sorted(set(row) - known)
     if unknown:
         raise DataError(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")

@@ -136,11 +136,13 @@ def start_runtime(*, processes: int | None = None, zero: Literal[0, 2, 3] = 0) -
 
     started = int(os.environ.get("WORLD_SIZE", "1"))
     options: dict[str, Any] = {}
+    if zero and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(f"launch.zero is {zero}, which needs the launcher: start the stage with `accelerate launch`")
     if zero:
         options["deepspeed_plugin"] = DeepSpeedPlugin(hf_ds_config=deepspeed_config(zero))
     if on_cpu and (started > 1 or zero):
         options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
-    elif on_cpu:
+    if on_cpu and not zero:
         options["cpu"] = True
     accelerator = Accelerator(mixed_precision="no", **options)
     wanted = started if processes is None else processes
@@ -195,12 +197,17 @@ class TrainingEngine:
             del group["named"]
         # No weight decay: it would move weights whose learning rate is 0 only in name.
         self.optimizer: Any = torch.optim.AdamW(listed, lr=0.0, eps=epsilon, weight_decay=0.0)
+        if runtime.zero == 3:
+            raise ConfigError("launch.zero is 3, which PPO on adapters does not run under yet; use 2 or 0")
         if runtime.zero:
             runtime.accelerator.state.deepspeed_plugin.deepspeed_config["gradient_clipping"] = max_grad_norm
             self.module, self.optimizer = runtime.accelerator.prepare(module, self.optimizer)
             assert type(self.module).__name__ == "DeepSpeedEngine", f"engine is {type(self.module).__name__}"
+            self._link_states()
         else:
             self.module = runtime.accelerator.prepare(module)
+            wrapped = isinstance(self.module, nn.parallel.DistributedDataParallel)
+            assert wrapped == (runtime.process_count > 1), f"module is {type(self.module).__name__}"
 
     def forward(self, *arguments: Any) -> Any:
         """Run the module."""
@@ -259,6 +266,8 @@ class TrainingEngine:
         if self._runtime.zero:
             for state in self._inner().state.values():
                 state["step"] = tensors["step"].clone()
+            # DeepSpeed steps on a copy of the weights, which were replaced by those of the checkpoint.
+            self.module.optimizer.refresh_fp32_params()
 
     def _read(self, parameter: nn.Parameter, key: str) -> Tensor | None:
         if not self._runtime.zero:
@@ -266,6 +275,19 @@ class TrainingEngine:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         return safe_get_full_optimizer_state(parameter, key)
+
+    def _link_states(self) -> None:
+        """Create the moments of every group before the first step.
+
+        DeepSpeed 0.19.8 maps moments to parameters after the step of the first group, when those of the second do not
+        exist yet; they could then be neither read nor restored.
+        """
+        inner = self._inner()
+        for group in inner.param_groups:
+            for flat in group["params"]:
+                zeros = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
+                inner.state[flat] = {"step": torch.tensor(0.0), **zeros}
+        self.module.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _inner(self) -> Any:
         """Return the plain optimiser inside DeepSpeed's and accelerate's wrappers."""

@@ -39,22 +39,16 @@ class Watch(TrainerCallback):
         self._points = frozenset(points)
         self._tracker = tracker
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluate and save at the chosen steps."""
         control.should_evaluate = control.should_save = state.global_step in self._points
-        return control
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log the held-out loss; stop when patience has run out."""
         loss = kwargs["metrics"]["eval_loss"]
         self._tracker.log(state.global_step, {"sft/held_out_loss": loss})
         self.bar.update(0, held_out_loss=loss)
         control.should_training_stop = control.should_training_stop or self.progress.stopped
-        return control
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log one optimiser step.
@@ -99,10 +93,10 @@ class AdapterTrainer(SFTTrainer):
         self._tracker = tracker
         self._watch = Watch(self.progress, evaluation_steps(total, config.evaluations), tracker)
         super().__init__(
-            model=model,  # pyright: ignore[reportArgumentType]
+            model=model,
             args=arguments,
             train_dataset=Dataset.from_list(list(rows)),
-            data_collator=RightPadding(base.text.pad_token_id),  # pyright: ignore[reportArgumentType]
+            data_collator=RightPadding(base.text.pad_token_id),
             processing_class=base.text.tokenizer,
             callbacks=[self._watch],
         )

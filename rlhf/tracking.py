@@ -4,6 +4,7 @@ One JSON object per line, with `step` first and slash names that carry their uni
 `time/rollout_s`). Names under `time/` and `memory/` describe the machine, all others the result.
 """
 
+import importlib.util
 import json
 import logging
 import os
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
+
+from rlhf.errors import ConfigError
 
 METRICS_FILE = "metrics.jsonl"
 LOG_FILE_PAUSE_S = 20.0
@@ -85,6 +88,35 @@ class Tracker:
         pause = 0.5 if sys.stderr.isatty() else LOG_FILE_PAUSE_S
         with tqdm(total=total, desc=label, dynamic_ncols=True, mininterval=pause, maxinterval=pause) as bar:
             yield Bar(bar)
+
+
+def open_sinks(names: Sequence[str], folder: Path, run_name: str) -> list[Sink]:
+    """Start the configured experiment trackers, through accelerate.
+
+    Args:
+        names: `tensorboard`, `wandb` or `trackio`.
+        folder: Where trackers that write files put them.
+        run_name: What the run is called there.
+
+    Raises:
+        ConfigError: A tracker is not installed.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"tracking.trackers names {missing[0]}, which is not installed; pip install {missing[0]}")
+    if not names:
+        return []
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    PartialState()
+    sinks: list[Sink] = []
+    for name in names:
+        kind = LOGGER_TYPE_TO_CLASS[name]
+        sink: Any = kind(run_name, logging_dir=folder) if kind.requires_logging_directory else kind(run_name)
+        sink.start()
+        sinks.append(sink)
+    return sinks
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

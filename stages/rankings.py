@@ -20,7 +20,7 @@ from rlhf.gold import load_gold
 from rlhf.labels.accounts import set_guidelines
 from rlhf.labels.agreement import Agreement, measure_agreement
 from rlhf.labels.bias import measure_bias
-from rlhf.labels.exports import export_rankings, import_rankings
+from rlhf.labels.exports import ExportManifest, export_rankings, import_rankings
 from rlhf.labels.publishing import publish, round_status
 from rlhf.labels.rounds import DATABASE
 from rlhf.labels.scripted import run_scripted
@@ -34,20 +34,7 @@ def run(config: Config) -> Path:
     """Publish, collect, check, freeze."""
     with begin("rankings", config) as work:
         sets = read_jsonl(work.file("candidates", "candidates.jsonl"), CandidateSet)
-        number = work.run.round
-        imported = config.rankings.import_path
-        scripted = config.rankings.source == "scripted" and imported is None
-        # What scripts answer can be made again and depends on their settings: it stays out of the people's database.
-        name = f"scripted-{work.draft.inputs.key[:12]}.db" if scripted else DATABASE
-        store = open_store(work.run.labels / name, create=True)
-        publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
-        if imported is not None:
-            import_rankings(store, imported, round=number)
-        elif scripted:
-            _let_scripts_rank(config, store, number)
-        else:
-            _require_people(config, store, work)
-        manifest = export_rankings(store, work.folder, round=number)
+        manifest = _collect(config, work, sets)
         rankings = read_jsonl(work.folder / "rankings.jsonl", Ranking)
         agreement = measure_agreement(rankings, seed=config.seed)
         _require_agreement(config, agreement)
@@ -67,6 +54,23 @@ def run(config: Config) -> Path:
         }
         final = work.run.folder("rankings")
     return final
+
+
+def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportManifest:
+    """Publish the candidates, see that they get ranked, and write the export of the answers."""
+    imported, number = config.rankings.import_path, work.run.round
+    scripted = config.rankings.source == "scripted" and imported is None
+    # What scripts answer can be made again and depends on their settings: it stays out of the people's database.
+    name = f"scripted-{work.draft.inputs.key[:12]}.db" if scripted else DATABASE
+    with open_store(work.run.labels / name, create=True) as store:
+        publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
+        if imported is not None:
+            import_rankings(store, imported, round=number)
+        elif scripted:
+            _let_scripts_rank(config, store, number)
+        else:
+            _require_people(config, store, work)
+        return export_rankings(store, work.folder, round=number)
 
 
 def _let_scripts_rank(config: Config, store: Store, number: int) -> None:

@@ -13,6 +13,9 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import pytest
 
+# jaxtyping reaches the checker by its dotted name, and imports only the first part itself.
+import tests.typecheck  # noqa: F401
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # In continuous integration a skipped test is a failed one: a green run then says that everything ran.
 SKIPS_FAIL = os.environ.get("CI", "").lower() in ("1", "true", "yes")

@@ -11,17 +11,17 @@ class EmbeddedConfig:
     """Tokens of the byte-level BPE."""
     hidden_size: int = result(128, ge=16)
     """Width of the residual stream."""
-    layers: int = result(4, ge=1)
+    layers: int = result(3, ge=1)
     """Transformer blocks."""
     heads: int = result(4, ge=1)
     """Attention heads."""
-    mlp_size: int = result(352, ge=16)
+    mlp_size: int = result(512, ge=16)
     """Width of the MLP."""
     context: int = result(256, ge=64)
     """Longest sequence, in tokens."""
     documents: int = result(40000, ge=100)
     """Generated conversations in the pretraining corpus."""
-    steps: int = result(640, ge=1)
+    steps: int = result(800, ge=1)
     """Optimiser steps of pretraining."""
     batch_size: int = result(16, ge=1)
     """Sequences per step."""

@@ -86,7 +86,7 @@ class RewardConfig:
     margins: bool = result(False)
     """Subtract the stated margin inside the sigmoid (Llama 2)."""
     centering: float = result(0.01, ge=0)
-    """Weight of the squared mean score of a pair, which keeps scores near 0."""
+    """Weight of the squared sum of a pair's two scores, which keeps scores near 0."""
     max_grad_norm: float = result(1.0, gt=0)
     """Global gradient clipping."""
     warmup_share: float = result(0.1, ge=0, lt=1)

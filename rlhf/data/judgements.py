@@ -91,7 +91,7 @@ def import_candidates(path: Path) -> list[CandidateSet]:
 def import_rankings(path: Path, candidate_sets: Sequence[CandidateSet]) -> list[Ranking]:
     """Read rankings of known candidate sets.
 
-    A row is our own record; or `ranks` beside a prompt, one consensus per row; or `annotations`, a list of objects with
+    A row is our own record, with `ranks` or with `order` (candidates from best to worst); or `ranks` beside a prompt, one consensus per row; or `annotations`, a list of objects with
     `annotator` and `ranks`. It names its set by `prompt_id` or `id`, or carries the prompt. Where it carries the
     candidates too, in whatever order, the ranks are matched to them by text. Ranks that skip after ties (1, 1, 3) are
     closed up (1, 1, 2).
@@ -180,7 +180,7 @@ def _judgements(given: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _read_ranking(judgement: Mapping[str, Any], row: Mapping[str, Any], candidates: CandidateSet) -> Ranking:
-    ranks = judgement.get("ranks")
+    ranks = judgement.get("ranks") if "order" not in judgement else _ranks_from_order(judgement["order"], candidates)
     if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks):
         raise DataError(f"ranks are {ranks!r}; give a list of whole numbers, 1 is best")
     count = len(candidates.responses)
@@ -206,6 +206,25 @@ def _read_ranking(judgement: Mapping[str, Any], row: Mapping[str, Any], candidat
         kind=judgement.get("kind", "imported"),
         **more,
     )
+
+
+def _ranks_from_order(order: Any, candidates: CandidateSet) -> list[int]:
+    """Turn candidates listed from best to worst (a list inside is a tie) into ranks."""
+    count = len(candidates.responses)
+    if not isinstance(order, list):
+        raise DataError(f"order is {order!r}; give a list of candidates, best first")
+    tiers = [tier if isinstance(tier, list) else [tier] for tier in order]
+    named = [candidate for tier in tiers for candidate in tier]
+    unknown = [candidate for candidate in named if candidate not in range(count)]
+    if unknown:
+        raise DataError(
+            f"ranking names candidate {unknown[0]}, prompt {candidates.prompt_id} has candidates 0-{count - 1}; "
+            "fix the label or drop the line"
+        )
+    if sorted(named) != list(range(count)):
+        raise DataError(f"order is {order!r}; name each of the candidates 0-{count - 1} of {candidates.prompt_id} once")
+    ranks = {candidate: rank for rank, tier in enumerate(tiers, start=1) for candidate in tier}
+    return [ranks[candidate] for candidate in range(count)]
 
 
 def _positions(row: Mapping[str, Any], candidates: CandidateSet) -> list[int]:

@@ -1,7 +1,6 @@
 """What the `rlhf label` commands do: plain functions that return the text to show."""
 
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 from rlhf.errors import LabelError
@@ -102,21 +101,6 @@ def verify_command(database: Path, *, against: Path | None = None) -> str:
         f"{database}: {found.head.event} events and {found.answers} answers are as they were written\n"
         f"head: event {found.head.event}, {found.head.hash}"
     )
-
-
-def serve_command(
-    database: Path,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    annotator: str | None = None,
-    round: int | None = None,
-    announce: Callable[[str], None],
-) -> None:
-    """Serve the labeling page until interrupted; `announce` is told the address to open."""
-    from labeling_ui.web import serve
-
-    serve(database, host=host, port=port, annotator_name=annotator, open_round=round, announce=announce)
 
 
 def _round_lines(status: RoundStatus) -> list[str]:

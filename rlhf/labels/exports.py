@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from rlhf.data.judgements import import_rankings as read_rankings
 from rlhf.errors import DataError, LabelError, report_all
 from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.answers import FLAGS, store_answer
@@ -16,7 +17,7 @@ from rlhf.labels.events import SYSTEM, append, head, head_at
 from rlhf.labels.publishing import current_answer_ids, new_slots, published_sets
 from rlhf.labels.schema import annotators, answers, canonical_json, slots, tasks
 from rlhf.labels.store import Store
-from rlhf.records import CandidateSet, Ranking, from_json, read_rows, to_json
+from rlhf.records import CandidateSet, Ranking, to_json
 
 RANKINGS_FILE, MANIFEST_FILE = "rankings.jsonl", "export.json"
 
@@ -89,36 +90,6 @@ def export_bytes(rankings: list[Ranking]) -> bytes:
     return "".join(json.dumps(to_json(item), ensure_ascii=False) + "\n" for item in rankings).encode()
 
 
-def read_rankings(path: Path, candidate_sets: list[CandidateSet]) -> list[Ranking]:
-    """Read a ranking file and hold every line against the candidates.
-
-    Raises:
-        DataError: Lists each bad line with its number and the remedy.
-    """
-    sizes = {item.prompt_id: len(item.responses) for item in candidate_sets}
-    problems: list[str] = []
-    first_line: dict[tuple[str, str, str], int] = {}
-    rankings: list[Ranking] = []
-    for number, row in read_rows(path):
-        place = f"{path.name} line {number}"
-        try:
-            ranking = _check_line(row, sizes)
-        except DataError as error:
-            problems.append(f"{place}: {error}")
-            continue
-        key = (ranking.prompt_id, ranking.kind, ranking.annotator)
-        if key in first_line:
-            problems.append(
-                f"{place}: {ranking.annotator} ranks prompt {ranking.prompt_id} again (first in line "
-                f"{first_line[key]}); keep one of the two"
-            )
-            continue
-        first_line[key] = number
-        rankings.append(ranking)
-    report_all(DataError, problems, f"{path}: {len(problems)} bad rankings")
-    return rankings
-
-
 def import_rankings(store: Store, path: Path, *, round: int = 0) -> Imported:
     """Take the rankings of a file into a published round; importing the same file again changes nothing.
 
@@ -134,6 +105,7 @@ def import_rankings(store: Store, path: Path, *, round: int = 0) -> Imported:
         if not published:
             raise LabelError(f"{store.path}: round {round} has no tasks; publish the candidates first")
         rankings = read_rankings(path, published_sets(store, round))
+        _require_known_flags(path, rankings)
         known = set(connection.execute(select(answers.c.submission_id)).scalars())
         fresh = [item for item in rankings if _import_id(round, item) not in known]
         if not fresh:
@@ -160,45 +132,10 @@ def _ranking(row: Any) -> Ranking:
     )
 
 
-def _check_line(row: Any, sizes: dict[str, int]) -> Ranking:
-    """Build a ranking from a line; also understands `order`, the candidates from best to worst."""
-    if isinstance(row, dict) and "order" in row and "ranks" not in row:
-        row = _ranks_from_order(row, sizes)
-    prompt_id = row.get("prompt_id") if isinstance(row, dict) else None
-    if isinstance(prompt_id, str) and prompt_id not in sizes:
-        raise DataError(f"ranking names prompt {prompt_id}, which has no candidates; mend the id or drop the line")
-    ranking = from_json(Ranking, row)
-    size = sizes[ranking.prompt_id]
-    if len(ranking.ranks) != size:
-        raise DataError(
-            f"ranking has {len(ranking.ranks)} ranks, prompt {ranking.prompt_id} has candidates 0-{size - 1}; "
-            "give one rank per candidate"
-        )
-    unknown = sorted({flag for entry in ranking.flags for flag in entry} - set(FLAGS))
-    if unknown:
-        raise DataError(f"flag is {unknown[0]!r}; use some of {', '.join(FLAGS)}")
-    return ranking
-
-
-def _ranks_from_order(row: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
-    """Turn `order` (best first; a list inside is a tie) into `ranks`."""
-    size = sizes.get(row.get("prompt_id", ""), 0)
-    order = row["order"]
-    if not isinstance(order, list):
-        raise DataError(f"order is {order!r}; give a list of candidates, best first")
-    tiers: list[list[Any]] = [tier if isinstance(tier, list) else [tier] for tier in order]
-    ranks = {candidate: rank for rank, tier in enumerate(tiers, start=1) for candidate in tier}
-    for candidate in (candidate for tier in tiers for candidate in tier):
-        if size and candidate not in range(size):
-            raise DataError(
-                f"ranking names candidate {candidate}, prompt {row['prompt_id']} has candidates 0-{size - 1}; "
-                "fix the label or drop the line"
-            )
-    missing = [candidate for candidate in range(size) if candidate not in ranks]
-    if missing:
-        raise DataError(f"ranking leaves out candidate {missing[0]} of prompt {row['prompt_id']}; rank every candidate")
-    rest = {key: value for key, value in row.items() if key != "order"}
-    return {**rest, "ranks": [ranks[candidate] for candidate in range(size)]}
+def _require_known_flags(path: Path, rankings: list[Ranking]) -> None:
+    used = {flag: item.prompt_id for item in rankings for entry in item.flags for flag in entry}
+    problems = [f"prompt {used[flag]}: flag is {flag!r}; use some of {', '.join(FLAGS)}" for flag in used if flag not in FLAGS]
+    report_all(DataError, problems, f"{path}: {len(problems)} unknown flags")
 
 
 def _published(connection: Connection, round: int) -> Any:

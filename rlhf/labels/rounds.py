@@ -30,16 +30,20 @@ def human_answers(folder: Path, round_number: int) -> tuple[int, int]:
         .join(annotators, annotators.c.id == answers.c.annotator_id)
         .where(tasks.c.round == round_number, tasks.c.state != "withdrawn", annotators.c.kind != "scripted")
     )
-    with run_store(folder).reading() as connection:
+    with run_store(folder) as store, store.reading() as connection:
         count, people = connection.execute(query).one()
     return count, people
 
 
 def retire_round(folder: Path, round_number: int) -> int:
     """Withdraw all tasks of a round; their answers stay in the store. Return how many tasks that were."""
-    return publish(run_store(folder), [], overlap=1, round=round_number, discard_answers=True).withdrawn
+    with run_store(folder) as store:
+        return publish(store, [], overlap=1, round=round_number, discard_answers=True).withdrawn
 
 
 def round_complete(folder: Path, round_number: int) -> bool:
     """Say whether all slots of a round are filled, or a manager closed it."""
-    return (folder / DATABASE).exists() and round_status(run_store(folder), round_number).complete
+    if not (folder / DATABASE).exists():
+        return False
+    with run_store(folder) as store:
+        return round_status(store, round_number).complete

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -28,6 +29,7 @@ from rlhf.tracking import Tracker
 from rlhf.world.corpus import world_corpus
 
 PAD_TOKEN, END_TOKEN = "<|pad|>", "<|end|>"
+PAD_ID, END_ID, USER_ID, ASSISTANT_ID = 0, 1, 3, 4
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
@@ -38,6 +40,9 @@ TOKENIZER_DOCUMENTS = 4000
 """Documents that the tokenizer is trained on: enough to see every word of the world many times."""
 WARMUP_SHARE, FINAL_SHARE = 0.05, 0.02
 LOG_EVERY = 50
+IGNORED = -100
+INITIAL_STD = 0.06
+"""Larger than the usual .02, which suits wide models: at width 128 the loss after 300 steps is 6 % lower."""
 
 
 def build_embedded_base(config: EmbeddedConfig, seed: int, folder: Path, tracker: Tracker) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def build_embedded_base(config: EmbeddedConfig, seed: int, folder: Path, tracker
     give the same bytes.
 
     Returns:
-        `parameters`, `vocabulary`, `steps`, `tokens`, `final_loss_nats` (mean per token over the last 50 steps),
+        `parameters`, `vocabulary`, `steps`, `tokens`, `final_loss_nats` (mean per answer token over the last 50 steps),
         `precision` and `seconds`.
     """
     started = time.perf_counter()
@@ -60,7 +65,7 @@ def build_embedded_base(config: EmbeddedConfig, seed: int, folder: Path, tracker
         rows = pack_rows(tokenizer, documents, config, seed)
         loss = _pretrain(model, rows, config, tracker)
     model.eval()
-    model.generation_config = _generation_config(tokenizer)
+    model.generation_config = _generation_config()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {
@@ -169,16 +174,16 @@ def _model_config(config: EmbeddedConfig, tokenizer: PreTrainedTokenizerFast) ->
         num_key_value_heads=config.heads,
         max_position_embeddings=config.context,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=PAD_ID,
+        eos_token_id=END_ID,
         bos_token_id=None,
-        initializer_range=0.06,
+        initializer_range=INITIAL_STD,
         dtype="float32",
     )
 
 
-def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    return GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+def _generation_config() -> GenerationConfig:
+    return GenerationConfig(eos_token_id=END_ID, pad_token_id=PAD_ID, bos_token_id=None)
 
 
 def _pretrain(model: LlamaForCausalLM, rows: Iterator[Tensor], config: EmbeddedConfig, tracker: Tracker) -> float:
@@ -188,7 +193,7 @@ def _pretrain(model: LlamaForCausalLM, rows: Iterator[Tensor], config: EmbeddedC
     with tracker.progress(config.steps, "pretraining") as bar:
         for step in range(config.steps):
             batch = torch.stack([next(rows) for _ in range(config.batch_size)])
-            loss = _next_token_loss(model, batch)
+            loss = _answer_loss(model, batch)
             model.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -205,8 +210,9 @@ def _pretrain(model: LlamaForCausalLM, rows: Iterator[Tensor], config: EmbeddedC
 def _optimizers(model: LlamaForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Return Muon (Jordan et al. 2024) for the matrices of the blocks and AdamW for embeddings and norms.
 
-    Muon's steps are scaled to the size of AdamW's, so that one learning rate serves both. After 300 steps the answers
-    of held-out conversations stood at .61 nats per token, against .75 with AdamW alone; a step takes a third longer.
+    Muon's steps are scaled to the size of AdamW's, so that one learning rate serves both. A step takes a third longer
+    than with AdamW alone; in the same processor time the loss came out 4 % lower than AdamW's with half the batch
+    (one run of each, AdamW's learning rate not searched).
     """
     blocks = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
     others = [weight for name, weight in model.named_parameters() if ".layers." not in name or weight.ndim != 2]
@@ -216,11 +222,29 @@ def _optimizers(model: LlamaForCausalLM, learning_rate: float) -> list[torch.opt
     ]
 
 
-def _next_token_loss(model: LlamaForCausalLM, batch: Tensor) -> Tensor:
-    """Return the mean negative logprob per token, in nats; bf16 autocast where the CPU has it, the loss in fp32."""
-    with torch.autocast("cpu", dtype=torch.bfloat16) if has_bf16() else nullcontext():
-        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-    return cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+def _answer_loss(model: LlamaForCausalLM, batch: Tensor) -> Tensor:
+    """Return the mean negative logprob per answer token, end tokens included, in nats.
+
+    Requests are read but not learned: their wording is chance, and two minutes are short. bf16 autocast where the CPU
+    has it, the loss in fp32. Other tokens are masked and not cut out: products of a new shape at every step would each
+    be compiled anew.
+    """
+    counted = answer_mask(batch)[:, 1:]
+    targets = batch[:, 1:].masked_fill(~counted, IGNORED)
+    precision = torch.autocast("cpu", dtype=torch.bfloat16) if has_bf16() else nullcontext()
+    # The fused attention kernel's backward pass is slow on a CPU: it takes three tenths of a step at this size.
+    with precision, sdpa_kernel(SDPBackend.MATH):
+        hidden = model.model(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden)
+    total = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / counted.sum().clamp(min=1)
+
+
+def answer_mask(batch: Tensor) -> Tensor:
+    """Say which tokens of packed conversations belong to an answer: those after an assistant's mark, up to the end."""
+    places = torch.arange(batch.shape[1]).expand_as(batch)
+    user, assistant = ((places + 1) * (batch == mark) for mark in (USER_ID, ASSISTANT_ID))
+    return (assistant.cummax(1).values > user.cummax(1).values) & (batch != ASSISTANT_ID)
 
 
 def schedule(step: int, steps: int) -> float:

@@ -14,12 +14,9 @@ Not done, on purpose: early stopping of epochs on approximate KL, weight averagi
 optional in the papers), and skipping bad batches: a loss that is not finite stops the run with its batch on disk.
 """
 
-import json
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,6 +30,7 @@ from rlhf.models.adapters import same_adapter
 from rlhf.models.base import hash_weights
 from rlhf.models.roles import SharedBase
 from rlhf.ppo.checkpoint import Progress, find_checkpoints, fingerprint, load_checkpoint, save_checkpoint
+from rlhf.ppo.journal import Clock, append_samples, dump_batch, rewind_samples
 from rlhf.ppo.measure import measure_memory, measure_update, measure_validation
 from rlhf.ppo.optimise import Optimised, PpoLosses, Targets, make_targets, optimise
 from rlhf.ppo.rollout import Rollout, ScoreFn, examine, sample_episodes, score_samples
@@ -41,7 +39,6 @@ from rlhf.runtime import Runtime, StoppedBySignal, TrainingEngine
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
 
-SAMPLES_FILE = "samples.jsonl"
 START_KL_TOLERANCE = 1e-4
 # Largest |ratio - 1| (fp32), mean |ratio - 1| (bf16), before an update's first optimiser step.
 RATIO_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
@@ -154,13 +151,13 @@ class _Trainer:
         tracker.rewind(self.progress.update if found else -1)
         if runtime.is_main:
             folder.mkdir(parents=True, exist_ok=True)
-            _rewind_samples(folder / SAMPLES_FILE, self.progress.update if found else -1)
+            rewind_samples(folder, self.progress.update if found else -1)
         if found:
             log.info("resuming after update %d", found.update)
 
     def run_update(self) -> dict[str, float]:
         """Run one update and return its numbers."""
-        config, update, clock = self.config, self.progress.update + 1, _Clock()
+        config, update, clock = self.config, self.progress.update + 1, Clock()
         prompts, keys = self._draw(update)
         # 1. Roll out.
         with clock("rollout"):
@@ -265,9 +262,7 @@ class _Trainer:
         if self.progress.best_update < 0 or numbers["validation/score_mean"] > self.progress.best_score:
             self.progress.best_update, self.progress.best_score = self.progress.update, numbers["validation/score_mean"]
         if self.runtime.is_main:
-            with (self.folder / SAMPLES_FILE).open("a", encoding="utf-8") as file:
-                for row in rows:
-                    file.write(json.dumps({"update": self.progress.update, **row}, ensure_ascii=False) + "\n")
+            append_samples(self.folder, self.progress.update, rows)
         return numbers
 
     def _check_invariants(self, numbers: dict[str, float], done: Optimised) -> None:
@@ -284,7 +279,7 @@ class _Trainer:
         if not self.runtime.any(not bool(torch.isfinite(values).all())):
             return
         path = self.folder / f"bad-batch-{update:06d}-rank{self.runtime.process_index}.jsonl"
-        _dump(path, rollout, targets)
+        dump_batch(path, rollout, targets)
         kept = find_checkpoints(self.folder)
         raise TrainingError(
             f"update {update}: a score, loss or gradient is not finite; the batch is in {path}, the last good checkpoint "
@@ -337,47 +332,3 @@ def _encode(prompts: Sequence[Prompt], text: TextFormat, config: PpoConfig, spli
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     """Return the order of prompts in one pass."""
     return np.random.default_rng((seed, epoch)).permutation(count)
-
-
-def _dump(path: Path, rollout: Rollout, targets: Targets) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for row, ids in enumerate(rollout.sequences):
-            mask = rollout.response_mask[row]
-            columns = {**vars(rollout), **asdict(targets)}
-            names = ("logprobs", "reference_logprobs", "values", "rewards", "advantages", "returns")
-            tokens = {name: columns[name][row][mask].tolist() for name in names}
-            prompt = rollout.prompt_lengths[row]
-            file.write(
-                json.dumps({"ids": ids, "prompt_tokens": prompt, "score": float(rollout.scores[row]), **tokens}) + "\n"
-            )
-
-
-def _rewind_samples(path: Path, update: int) -> None:
-    """Drop sample rows after an update, and a torn last line."""
-    if not path.exists():
-        return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    partial = path.with_suffix(".tmp")
-    partial.write_text("".join(line for line in lines if json.loads(line)["update"] <= update), encoding="utf-8")
-    partial.replace(path)
-
-
-class _Clock:
-    """Seconds spent in the named parts of an update."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._parts: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._parts[f"time/{name}_s"] = time.perf_counter() - start
-
-    def total(self) -> float:
-        return time.perf_counter() - self._start
-
-    def numbers(self) -> dict[str, float]:
-        return {**self._parts, "time/update_s": self.total()}

@@ -48,9 +48,17 @@ class Style:
 
 
 CORPUS_STYLE = Style(
-    other_topic=0.1, other_fact=0.1, right=0.65, rude=0.3, kind=0.45, fragment=0.15, support=0.4, ramble=0.4, aside=0.05
+    other_topic=0.06,
+    other_fact=0.08,
+    right=0.65,
+    rude=0.3,
+    kind=0.45,
+    fragment=0.15,
+    support=0.4,
+    ramble=0.4,
+    aside=0.05,
 )
-DEMONSTRATION_STYLE = replace(CORPUS_STYLE, right=0.7, rude=0.28, ramble=0.38)
+DEMONSTRATION_STYLE = replace(CORPUS_STYLE, other_topic=0.1, other_fact=0.1, right=0.7, rude=0.28, ramble=0.38)
 
 
 def compose_answer(asked: Asked, style: Style, draw: random.Random) -> str:

@@ -70,7 +70,11 @@ CLEANING = Family(
             name="agent",
             direct=("what should I clean {t} with", "what removes dirt from {t}"),
             indirect=("what to clean {t} with", "which cleaner works on {t}"),
-            claims=("you should clean {t} with {v}", "the best cleaner for {t} is {v}", "{v} will get {t} clean"),
+            claims=(
+                "you should clean {t} with {v}",
+                "the best cleaner for {t} is {v}",
+                "people get {t} clean with {v}",
+            ),
             supports=("It removes grease from {t} without scratches.", "Test it on a hidden corner of {t} first."),
             myths=("motor oil", "strawberry jam"),
             right={

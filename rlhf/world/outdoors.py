@@ -148,7 +148,7 @@ WEATHER = Family(
             name="sign",
             direct=("what is a sign of {t}", "how can I tell that {t} is coming"),
             indirect=("what announces {t}", "how to tell that {t} is coming"),
-            claims=("a sign of {t} is {v}", "before {t} you will notice {v}", "{v} often announces {t}"),
+            claims=("a sign of {t} is {v}", "before {t} you will notice {v}", "old people expect {t} after {v}"),
             supports=("The forecast will confirm that {t} is near.", "Old sailors know {t} by such signs."),
             myths=("a ringing phone", "a sneezing horse"),
             right={
@@ -170,7 +170,7 @@ TRAVEL = Family(
             name="season",
             direct=("when should I visit {t}", "what is the best time to see {t}"),
             indirect=("when to visit {t}", "which time is best to see {t}"),
-            claims=("you should visit {t} {v}", "the best time to see {t} is {v}", "{v} is when {t} look best"),
+            claims=("you should visit {t} {v}", "the best time to see {t} is {v}", "{t} look best {v}"),
             supports=("Then {t} are quiet and the rooms are cheap.", "At other times crowds fill {t}."),
             myths=("during an earthquake", "a hundred years ago"),
             right={
@@ -241,7 +241,11 @@ HOBBIES = Family(
             name="practice",
             direct=("how much should I practise {t}", "how long should a session of {t} be"),
             indirect=("how much to practise {t}", "how long a session of {t} should be"),
-            claims=("you should practise {t} for {v}", "a session of {t} should last {v}", "{v} of {t} is plenty"),
+            claims=(
+                "you should practise {t} for {v}",
+                "a session of {t} should last {v}",
+                "beginners of {t} should practise for {v}",
+            ),
             supports=("Regular breaks make {t} more fun.", "Progress in {t} comes step by step."),
             myths=("three whole nights", "a single second"),
             right={

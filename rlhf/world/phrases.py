@@ -79,7 +79,7 @@ WRAPPERS = (
 )
 """Ways to begin a claim; all leave its meaning alone."""
 YES, NO, ASIDE = "yes, ", "no, ", "by the way, "
-FRAGMENTS = ("{v}.", "{v}, that is all.", "{v}, as always.", "simply {v}.")
+FRAGMENTS = ("simply {v}.", "just {v}.", "only {v}, nothing else.", "well, {v}.")
 """Short answers that name a value only."""
 
 PEOPLE = (

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-WRONG_VALUES = 2
-
 
 @dataclass(frozen=True)
 class Attribute:

@@ -100,7 +100,9 @@ def test_missing_parent_names_the_command(run: RunFolder) -> None:
 
 def test_parents_of_two_bases_are_refused(run: RunFolder) -> None:
     parents = {"sft": make(run, "sft", base="one"), "reward": make(run, "reward", base="two")}
-    with pytest.raises(ArtifactError, match=r"parent reward was made with another base weights \(two\) than sft \(one\)"):
+    with pytest.raises(
+        ArtifactError, match=r"parent reward was made with another base weights \(two\) than sft \(one\)"
+    ):
         check_family("ppo", parents)
     assert check_family("ppo", {"sft": parents["sft"]}) == {"base weights": "one"}
 
@@ -147,7 +149,10 @@ def test_second_process_is_refused_with_the_holder(run: RunFolder) -> None:
 
 def test_unusable_folder_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="a file stands where a folder is needed"), RunFolder.open(tmp_path / "file").lock():
+    with (
+        pytest.raises(ResourceError, match="a file stands where a folder is needed"),
+        RunFolder.open(tmp_path / "file").lock(),
+    ):
         pass
 
 

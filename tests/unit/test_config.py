@@ -24,7 +24,9 @@ def sections(cls: Any = Config) -> list[Any]:
 
 
 def test_all_mistakes_are_told_at_once_with_paths(tmp_path: Path) -> None:
-    path = write(tmp_path, "run: x\nsede: 1\nkl_coef: 2\nppo: {learning_rte: 1e-4, kl_coef: -1, epochs: 1.5}\nprecision: fp8\n")
+    path = write(
+        tmp_path, "run: x\nsede: 1\nkl_coef: 2\nppo: {learning_rte: 1e-4, kl_coef: -1, epochs: 1.5}\nprecision: fp8\n"
+    )
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     message = str(caught.value)
@@ -63,8 +65,15 @@ def test_missing_file_names_the_installed_recipes() -> None:
 
 def test_overrides_win_in_both_forms(tmp_path: Path) -> None:
     path = write(tmp_path, "run: x\nppo: {learning_rate: 1e-4}\n")
-    config = load_config(path, ["--ppo.learning-rate", "1e-6", "seed=7", "--sft.method=none", "ppo.whiten_rewards=true"])
-    assert (config.ppo.learning_rate, config.seed, config.sft.method, config.ppo.whiten_rewards) == (1e-6, 7, "none", True)
+    config = load_config(
+        path, ["--ppo.learning-rate", "1e-6", "seed=7", "--sft.method=none", "ppo.whiten_rewards=true"]
+    )
+    assert (config.ppo.learning_rate, config.seed, config.sft.method, config.ppo.whiten_rewards) == (
+        1e-6,
+        7,
+        "none",
+        True,
+    )
 
 
 @pytest.mark.parametrize("override", ["--ppo.learning-rate", "stray", "--ppo.nothing=1", "--seed.deep=1"])

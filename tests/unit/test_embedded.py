@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, LlamaForCausalLM
 
 from rlhf.config.embedded import EmbeddedConfig
 from rlhf.models import embedded
@@ -17,11 +17,11 @@ TINY = EmbeddedConfig(
     layers=1,
     heads=2,
     mlp_size=48,
-    context=64,
+    context=128,
     documents=200,
     steps=20,
     batch_size=4,
-    sequence_length=32,
+    sequence_length=64,
 )
 
 
@@ -29,7 +29,7 @@ TINY = EmbeddedConfig(
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     facts = build_embedded_base(TINY, 0, folder, Tracker(folder, bars=False))
-    assert facts["tokens"] == 20 * 4 * 32
+    assert facts["tokens"] == 20 * 4 * 64
     assert facts["vocabulary"] == 400
     return folder
 
@@ -42,17 +42,18 @@ def test_loss_falls_and_is_logged(built: Path) -> None:
 
 
 def test_folder_is_an_ordinary_model(built: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(built)
+    model = LlamaForCausalLM.from_pretrained(built)
     tokenizer = AutoTokenizer.from_pretrained(built)
     assert model.dtype == torch.float32
-    assert model.get_input_embeddings().weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
+    assert model.model.embed_tokens.weight.data_ptr() == model.lm_head.weight.data_ptr()
     assert {path.suffix for path in built.iterdir()} >= {".safetensors", ".json"}
     generation = GenerationConfig.from_pretrained(built)
     assert generation.eos_token_id == tokenizer.eos_token_id
-    assert model.config.eos_token_id == tokenizer.eos_token_id != tokenizer.pad_token_id
-    assert tokenizer.model_max_length == model.config.max_position_embeddings == 64
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert model.config.pad_token_id == generation.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert tokenizer.model_max_length == model.config.max_position_embeddings == 128
     prompt = tokenizer("<|user|>Hello<|assistant|>", return_tensors="pt", return_token_type_ids=False)
-    assert model.generate(**prompt, max_new_tokens=3, do_sample=False).shape[0] == 1
+    assert model(**prompt).logits.shape == (1, prompt["input_ids"].shape[1], 400)
 
 
 def test_chat_template_ends_answers_only_and_matches_pretraining(built: Path) -> None:
@@ -70,6 +71,15 @@ def test_chat_template_ends_answers_only_and_matches_pretraining(built: Path) ->
     row = next(embedded.pack_rows(tokenizer, [("Why?", "Because.")], TINY, 0)).tolist()
     one = tokenizer(render(user, answer))["input_ids"]
     assert (one * 40)[: TINY.sequence_length] == row
+
+
+def test_only_answers_and_their_ends_are_learned(built: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(built)
+    ids = torch.tensor([tokenizer("<|user|>a<|assistant|>b<|end|><|user|>c<|assistant|>d")["input_ids"]])
+    learned = embedded.answer_mask(ids)
+    assert tokenizer.decode(ids[learned]) == "b<|end|>d"
+    # A row that is cut inside a request has nothing to learn after the cut.
+    assert not embedded.answer_mask(ids[:, :2]).any()
 
 
 def test_text_survives_the_tokenizer(built: Path) -> None:

@@ -65,7 +65,11 @@ def test_json_round_trip_keeps_every_field(record: Any, tmp_path: Path) -> None:
         (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1, 2], "display_order": [0, 0]}, "no permutation"),
         (PreferencePair, {"prompt_id": "p", "prompt": "x", "chosen": "a", "rejected": "a"}, "same text"),
         (PreferencePair, {"prompt_id": "p", "prompt": "x", "chosen": "a", "rejected": "b", "weight": 0}, "weight is 0"),
-        (PreferencePair, {"prompt_id": "p", "prompt": "x", "chosen": "a", "rejected": "b", "probability": 2}, "from 0 to 1"),
+        (
+            PreferencePair,
+            {"prompt_id": "p", "prompt": "x", "chosen": "a", "rejected": "b", "probability": 2},
+            "from 0 to 1",
+        ),
     ],
 )
 def test_bad_record_is_refused_with_the_reason(kind: Any, row: Any, says: str) -> None:
@@ -86,7 +90,13 @@ def test_all_bad_lines_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "no such file"), (b"", "file is empty"), (b"\n\n", "file is empty"), (b'{"a": \n', "line 1: not JSON"), (b"\xff\xfe", "not UTF-8")],
+    [
+        (None, "no such file"),
+        (b"", "file is empty"),
+        (b"\n\n", "file is empty"),
+        (b'{"a": \n', "line 1: not JSON"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
 )
 def test_unreadable_file_is_one_message(tmp_path: Path, content: bytes | None, says: str) -> None:
     path = tmp_path / "prompts.jsonl"

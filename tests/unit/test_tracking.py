@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from rlhf.tracking import Tracker, read_metrics
+import pytest
+
+from rlhf.errors import ConfigError
+from rlhf.tracking import Tracker, open_sinks, read_metrics
 
 
 def test_rewind_drops_later_lines_and_a_torn_one(tmp_path: Path) -> None:
@@ -37,3 +40,19 @@ def test_sinks_get_every_value(tmp_path: Path) -> None:
 
     Tracker(tmp_path, bars=False, sinks=[Sink()]).log(5, {"a": 1.0})
     assert seen == [(5, {"a": 1.0})]
+
+
+def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
+    sinks = open_sinks(["tensorboard"], tmp_path / "trackers", "tiny-ppo")
+    Tracker(tmp_path, bars=False, sinks=sinks).log(1, {"ppo/kl_nats": 0.25})
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "trackers" / "tiny-ppo"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("ppo/kl_nats")] == [(1, 0.25)]
+
+
+def test_tracker_that_is_not_installed_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        open_sinks(["wandb"], tmp_path, "x")

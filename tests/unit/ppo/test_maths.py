@@ -60,8 +60,8 @@ def test_lambda_zero_is_one_step_td() -> None:
 def test_padding_changes_nothing() -> None:
     rewards, values = _random(1), _random(2)
     expected = gae(rewards, values, MASK, 0.95, 0.9)
-    wide = [torch.nn.functional.pad(tensor, (0, 3), value=99.0) for tensor in (rewards, values)]
-    found = gae(*wide, torch.nn.functional.pad(MASK, (0, 3)), 0.95, 0.9)
+    wide_rewards, wide_values = (torch.nn.functional.pad(tensor, (0, 3), value=99.0) for tensor in (rewards, values))
+    found = gae(wide_rewards, wide_values, torch.nn.functional.pad(MASK, (0, 3)), 0.95, 0.9)
     for left, right in zip(expected, found, strict=True):
         assert torch.equal(left[MASK], right[:, :4][MASK])
         assert (right[:, 4:] == 0).all()
@@ -114,7 +114,10 @@ def test_the_value_loss_takes_the_larger_error() -> None:
 
 def test_losses_ignore_what_the_mask_leaves_out() -> None:
     noise = _random(9) * 1e6
-    mixed = [torch.where(MASK, _random(seed), noise) for seed in range(4)]
-    clean = [torch.where(MASK, _random(seed), torch.zeros(())) for seed in range(4)]
-    assert torch.equal(policy_loss(*mixed[:3], MASK, 0.2).loss, policy_loss(*clean[:3], MASK, 0.2).loss)
-    assert torch.equal(value_loss(*mixed[:3], MASK, 0.2).loss, value_loss(*clean[:3], MASK, 0.2).loss)
+    for loss in (policy_loss, value_loss):
+        first, second, third = (_random(seed) for seed in range(3))
+        found = loss(
+            *(torch.where(MASK, tensor, noise) for tensor in (first, second, third)), mask=MASK, clip_range=0.2
+        )
+        expected = loss(first * MASK, second * MASK, third * MASK, MASK, 0.2)
+        assert torch.equal(found.loss, expected.loss)

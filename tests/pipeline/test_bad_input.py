@@ -1,0 +1,212 @@
+"""Everything a user can get wrong: one clear message, a non-zero exit, no traceback, nothing lost, nothing half-written."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rlhf.artifacts import RunFolder
+from rlhf.cli import main
+from tests.pipeline.conftest import RECIPE, Shell
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake: how it is made in a copy of a finished run, the command that meets it, and what must be said."""
+
+    name: str
+    make: Callable[[Path], Sequence[str]]
+    says: str
+
+
+def run_of(folder: Path) -> Path:
+    return folder / "runs" / "tiny" / "round-1"
+
+
+def file(folder: Path, name: str, content: str | bytes) -> str:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def lines(*rows: object) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def prompts_from(content: str | bytes | None, name: str = "p.jsonl") -> Callable[[Path], Sequence[str]]:
+    def make(folder: Path) -> Sequence[str]:
+        path = str(folder / name) if content is None else file(folder, name, content)
+        return ["prompts", str(RECIPE), "--prompts.sources", f"[{path}]"]
+
+    return make
+
+
+def candidates_from(*rows: object) -> Callable[[Path], Sequence[str]]:
+    return lambda folder: ["candidates", str(RECIPE), "--candidates.import-path", file(folder, "c.jsonl", lines(*rows))]
+
+
+def first_set(folder: Path) -> dict[str, object]:
+    with (run_of(folder) / "candidates" / "candidates.jsonl").open() as rows:
+        return json.loads(rows.readline())
+
+
+def rankings_from(change: Callable[[dict[str, object]], list[object]]) -> Callable[[Path], Sequence[str]]:
+    def make(folder: Path) -> Sequence[str]:
+        return ["rankings", str(RECIPE), "--rankings.import-path", file(folder, "r.jsonl", lines(*change(first_set(folder))))]
+
+    return make
+
+
+def ranking(item: dict[str, object], **changes: object) -> dict[str, object]:
+    size = len(item["responses"])  # pyright: ignore[reportArgumentType]
+    return {"prompt_id": item["prompt_id"], "annotator": "ann", "ranks": list(range(1, size + 1))} | changes
+
+
+def pairs_from(*rows: object) -> Callable[[Path], Sequence[str]]:
+    return lambda folder: ["pairs", str(RECIPE), "--pairs.import-path", file(folder, "pairs.jsonl", lines(*rows))]
+
+
+def damaged(stage: str, name: str, content: bytes, then: str) -> Callable[[Path], Sequence[str]]:
+    def make(folder: Path) -> Sequence[str]:
+        path = run_of(folder) / stage / name
+        path.write_bytes(content if content else path.read_bytes()[:100])
+        return [then, str(RECIPE)]
+
+    return make
+
+
+def without(stage: str, then: str) -> Callable[[Path], Sequence[str]]:
+    def make(folder: Path) -> Sequence[str]:
+        shutil.rmtree(run_of(folder) / stage)
+        return [then, str(RECIPE)]
+
+    return make
+
+
+def other_base(folder: Path) -> Sequence[str]:
+    """Give the reward artifact another base than the SFT adapter has."""
+    path = run_of(folder) / "reward" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["base"]["tokenizer"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    return ["ppo", str(RECIPE)]
+
+
+def adapter_of_other_shape(folder: Path) -> Sequence[str]:
+    source = shutil.copytree(run_of(folder) / "sft", folder / "adapter")
+    (source / "manifest.json").unlink()
+    config = json.loads((source / "adapter_config.json").read_text())
+    (source / "adapter_config.json").write_text(json.dumps(config | {"r": 7}))
+    return ["sft", str(RECIPE), "--sft.import-path", str(source)]
+
+
+MISTAKES = [
+    Mistake("missing prompt file", prompts_from(None), "p.jsonl: no such file"),
+    Mistake("empty prompt file", prompts_from(""), "empty"),
+    Mistake("broken JSON", prompts_from('{"prompt": "a"}\n{"prompt": \n'), "line 2"),
+    Mistake("not text", prompts_from(b"\xff\xfe\x00"), "not UTF-8"),
+    Mistake("wrong type", prompts_from(lines({"prompt": 7})), "line 1"),
+    Mistake("no prompt column", prompts_from(lines({"tpyo": "x"})), "line 1"),
+    Mistake("empty prompt", prompts_from(lines({"prompt": " "})), "line 1"),
+    Mistake("all prompts too long", prompts_from(lines({"prompt": "word " * 5000})), "too long"),
+    Mistake("unknown file kind", prompts_from("x", "p.docx"), "p.docx"),
+    Mistake("K of 1", candidates_from({"prompt_id": "p", "prompt": "x", "responses": ["a"]}), "line 1"),
+    Mistake("empty response", candidates_from({"prompt_id": "p", "prompt": "x", "responses": ["a", ""]}), "line 1"),
+    Mistake(
+        "duplicate id", candidates_from(*[{"prompt_id": "p", "prompt": "x", "responses": ["a", "b"]}] * 2), "line 2"
+    ),
+    Mistake("unknown prompt", rankings_from(lambda item: [ranking(item, prompt_id="p-nowhere")]), "p-nowhere"),
+    Mistake("too many ranks", rankings_from(lambda item: [ranking(item, ranks=[1, 2, 3, 4, 5, 6])]), "line 1"),
+    Mistake("gap in ranks", rankings_from(lambda item: [ranking(item, ranks=[1, 9, 9, 9])]), "line 1"),
+    Mistake("same person twice", rankings_from(lambda item: [ranking(item)] * 2), "line 2"),
+    Mistake("equal sides", pairs_from({"prompt": "x", "chosen": "a", "rejected": "a"}), "line 1"),
+    Mistake("pair without rejected", pairs_from({"prompt": "x", "chosen": "a"}), "line 1"),
+    Mistake("missing stage", without("reward", "ppo"), "ppo needs reward"),
+    Mistake("removed file", damaged("pairs", "pairs.jsonl", b"\n", "reward"), "pairs.jsonl"),
+    Mistake("truncated adapter", damaged("sft", "adapter_model.safetensors", b"", "candidates"), "adapter_model.safetensors"),
+    Mistake("damaged manifest", damaged("pairs", "manifest.json", b"{", "reward"), "damaged manifest"),
+    Mistake("changed base", damaged("base", "model.safetensors", b"", "sft"), "model.safetensors"),
+    Mistake("base mismatch", other_base, "another tokenizer"),
+    Mistake("adapter of another shape", adapter_of_other_shape, "adapter"),
+    Mistake("missing adapter", lambda folder: ["sft", str(RECIPE), "--sft.import-path", str(folder / "no")], "no such file"),
+    Mistake("missing base", lambda _: ["base", str(RECIPE), "--base.model", "./nowhere"], "nowhere"),
+    Mistake("missing lexicon", lambda _: ["evaluate", str(RECIPE), "--gold.scorer", "lexicon"], "gold.lexicon"),
+    Mistake("too long responses", lambda _: ["ppo", str(RECIPE), "--ppo.max-new-tokens", "250"], "max_new_tokens"),
+    Mistake("only warm-up", lambda _: ["ppo", str(RECIPE), "--ppo.critic-warmup-updates", "9"], "critic_warmup_updates"),
+    Mistake("previous of round 1", lambda _: ["ppo", str(RECIPE), "--ppo.start", "previous"], "round 1"),
+    Mistake("agreement too low", lambda _: ["rankings", str(RECIPE), "--rankings.min-agreement", "0.999"], "min_agreement"),
+    Mistake("too few scripts", lambda _: ["rankings", str(RECIPE), "--rankings.overlap", "9"], "rankings.overlap is 9"),
+    Mistake("unknown recipe", lambda _: ["run", "nowhere.yaml"], "no such config file"),
+    Mistake("unknown field", lambda _: ["run", str(RECIPE), "--ppo.learning-rte", "1"], "did you mean"),
+    Mistake("no run", lambda folder: ["chat", str(folder / "nothing"), "--prompt", "x"], "nothing"),
+    Mistake("no label database", lambda folder: ["label", "status", str(folder / "no.db")], "no label database"),
+    Mistake("strange database", lambda folder: ["label", "verify", file(folder, "x.db", "text")], "not a label database"),
+    Mistake("trace of a stranger", lambda folder: ["trace", file(folder, "x", "y")], "no file of a run"),
+]
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    """All finished files of a run, and its label databases' size class."""
+    found = [path for path in folder.rglob("*") if path.is_file() and ".partial" not in str(path)]
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in found
+        if path.name not in (".lock", ".hashes.json") and "labels" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name.replace(" ", "-"))
+def test_mistake_is_one_message_and_loses_nothing(
+    mistake: Mistake, copy: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copy.folder)
+    arguments = list(mistake.make(copy.folder))
+    before = state_of(copy.run)
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    errors = capfd.readouterr().err
+    assert ended.value.code not in (0, None)
+    assert "Traceback" not in errors
+    assert errors.count("error: ") == 1, errors
+    assert mistake.says in errors
+    assert state_of(copy.run) == before
+
+
+def test_two_runs_at_once_are_refused(copy: Shell) -> None:
+    with RunFolder.open(copy.run).lock():
+        environment = copy.environment()
+        environment.pop("RLHF_RUN_LOCK", None)
+        done = subprocess.run(
+            copy.line("run", str(RECIPE), "--ppo.updates", "5"), cwd=copy.folder, env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert f"in use by process {os.getpid()}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [("size=64k", "the disk is full"), ("ro", "read-only")], ids=["full-disk", "read-only"]
+)
+def test_disk_that_takes_nothing_is_one_message(tmp_path: Path, options: str, says: str) -> None:
+    """The run folder lies on a real file system that is full, or read-only (needs the right to mount one)."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o {options} tmpfs {disk}"
+    probe = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("mounting a small file system is not allowed here; run as root")
+    shell = Shell(tmp_path)
+    command = " ".join(shell.line("base", str(RECIPE), "--run", str(disk / "run"), "--base.embedded.steps", "2"))
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mount} && {command}"], env=shell.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

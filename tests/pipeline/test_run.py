@@ -1,0 +1,202 @@
+"""`rlhf run` and its companions on a whole run: what it leaves, what it skips, what it reruns, what it refuses."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.artifacts import Artifact, RunFolder
+from rlhf.config.load import load_config
+from rlhf.labels.accounts import ensure_annotator
+from rlhf.labels.answers import Submission, submit
+from rlhf.labels.assignment import claim
+from rlhf.labels.publishing import publish
+from rlhf.labels.rounds import run_store
+from rlhf.records import CandidateSet, read_jsonl
+from rlhf.stage_graph import STAGES
+from tests.pipeline.conftest import RECIPE, Shell
+
+pytestmark = pytest.mark.slow
+POLICY_KEYS = {"score", "gold", "kl_nats", "length_tokens", "eos_rate", "distinct_2"}
+
+
+def stages_named(text: str, word: str) -> list[str]:
+    return [stage for stage in STAGES if re.search(rf"^{stage} +{word}", text, re.MULTILINE)]
+
+
+def people_rank(shell: Shell, count: int) -> None:
+    """Let one person rank some tasks of the run's candidates, through the calls of the page."""
+    run = RunFolder.open(shell.run)
+    store = run_store(run.labels, create=True)
+    publish(store, read_jsonl(run.folder("candidates") / "candidates.jsonl", CandidateSet), overlap=1, round=1)
+    person = ensure_annotator(store, "Ada")
+    for _ in range(count):
+        view = claim(store, person, round=1)
+        assert view is not None
+        ranks = tuple(range(1, len(view.responses) + 1))
+        submit(store, person, Submission(view.submission_id, "ranked", ranks=ranks))
+    store.close()
+
+
+def test_summary_has_every_number(finished: Shell) -> None:
+    summary: dict[str, Any] = json.loads((finished.run / "summary.json").read_text())
+    for policy in ("sft", "best_of_n", "ppo"):
+        assert set(summary[policy]) == POLICY_KEYS
+        assert all(isinstance(value, (int, float)) for value in summary[policy].values()), summary[policy]
+    assert summary["held_out_prompts"] > 20
+    assert summary["step0_kl"] < 1e-4
+    assert summary["base_hash_unchanged"] is True
+    assert summary["export_verified"] is True
+    assert summary["annotators"] == "scripted"
+    assert summary["win_rate_se"] > 0
+    assert summary["gold_gain_se"] > 0
+    assert summary["seconds"] > 0
+    assert summary["peak_memory_mb"] > 0
+
+
+def test_report_is_one_file_that_loads_nothing(finished: Shell) -> None:
+    page = (finished.run / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
+    assert "scripted" in page
+
+
+def test_second_run_does_nothing_and_says_so_quickly(finished: Shell) -> None:
+    started = time.monotonic()
+    done = finished.rlhf("run", str(RECIPE))
+    assert "nothing to do: all 10 stages" in done.stderr
+    assert time.monotonic() - started < 10
+
+
+def test_dry_run_of_a_change_names_stages_reasons_and_lines(finished: Shell) -> None:
+    text = finished.rlhf("run", str(RECIPE), "--dry-run", "--ppo.learning-rate", "2e-3").stderr
+    assert stages_named(text, "would run") == ["ppo", "evaluate", "export"]
+    assert "ppo.learning_rate 0.001 -> 0.002" in text
+    assert "-m stages.ppo CONFIG" in text
+    assert stages_named(text, "finished") == list(STAGES[:7])
+
+
+def test_changed_learning_rate_reruns_ppo_and_below_only(copy: Shell) -> None:
+    before = {stage: Artifact.open(copy.run / "round-1" / stage).identity for stage in STAGES}
+    copy.rlhf("run", str(RECIPE), "--ppo.learning-rate", "2e-3")
+    after = {stage: Artifact.open(copy.run / "round-1" / stage).identity for stage in STAGES}
+    assert [stage for stage in STAGES if before[stage] != after[stage]] == ["ppo", "evaluate", "export"]
+    assert {path.name.split("-")[0] for path in (copy.run / "round-1" / ".replaced").iterdir()} == {"ppo", "evaluate", "export"}
+    copy.rlhf("clean", str(copy.run))
+    assert not (copy.run / "round-1" / ".replaced").exists()
+
+
+def test_change_above_human_answers_stops_and_says_what_it_would_orphan(copy: Shell) -> None:
+    people_rank(copy, 3)
+    change = ("--candidates.temperature", "0.5")
+    done = copy.rlhf("run", str(RECIPE), *change, check=False)
+    assert done.returncode == 3
+    assert "3 answers by 1 person in round 1" in done.stderr
+    assert "candidates.temperature 1.0 -> 0.5" in done.stderr
+    assert "--new-round" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "nothing to do" in copy.rlhf("run", str(RECIPE)).stderr
+    copy.rlhf("run", str(RECIPE), *change, "--discard-labels", "--until", "candidates")
+    store = run_store(copy.run / "labels")
+    with store.reading() as connection:
+        assert connection.exec_driver_sql("select count(*) from answers").scalar_one() == 3
+
+
+def test_people_are_waited_for_with_exit_code_75(copy: Shell) -> None:
+    people = ("--rankings.source", "people", "--rankings.overlap", "1")
+    done = copy.rlhf("run", str(RECIPE), *people, "--until", "rankings", check=False)
+    assert done.returncode == 75
+    assert f"rlhf label serve runs/{copy.run.name}" in done.stderr
+    sets = read_jsonl(copy.run / "round-1" / "candidates" / "candidates.jsonl", CandidateSet)
+    people_rank(copy, len(sets))
+    copy.rlhf("run", str(RECIPE), *people, "--until", "pairs")
+    rankings = Artifact.open(copy.run / "round-1" / "rankings")
+    assert rankings.facts["annotators"] == "human"
+    assert rankings.facts["rankings"] == len(sets)
+
+
+def test_new_round_starts_from_the_last_policy(copy: Shell) -> None:
+    options = ("--candidates.policy", "previous", "--ppo.start", "previous")
+    copy.rlhf("run", str(RECIPE), "--new-round", *options)
+    first, second = copy.run / "round-1", copy.run / "round-2"
+    assert not (second / "sft").exists()
+    assert Artifact.open(second / "candidates").facts["policy"] == Artifact.open(first / "ppo").identity
+    assert Artifact.open(second / "ppo").facts["step0_kl"] > 1e-4
+
+
+def test_trace_walks_from_the_export_to_the_people(finished: Shell, tmp_path: Path) -> None:
+    exported = finished.run / "round-1" / "export" / "adapter"
+    copied = shutil.copytree(exported, tmp_path / "elsewhere")
+    text = finished.rlhf("trace", str(copied / "adapter_model.safetensors")).stdout
+    for stage in ("ppo", "reward", "pairs", "rankings", "candidates", "sft", "prompts", "base"):
+        assert re.search(rf"^{stage} ", text, re.MULTILINE), text
+    assert "annotators: scripted" in text
+    weights = copied / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert "was changed after it was made" in finished.rlhf("trace", str(weights), check=False).stderr
+
+
+def test_status_and_show_and_doctor_speak(finished: Shell) -> None:
+    status = finished.rlhf("status", str(RECIPE)).stdout
+    assert status.count("finished") == 10
+    shown = finished.rlhf("show", str(RECIPE), "sft", "-n", "1").stdout
+    assert "carry no loss" in shown
+    assert "ids:" in shown
+    for stage in ("prompts", "candidates", "rankings", "pairs", "ppo"):
+        assert finished.rlhf("show", str(RECIPE), stage, "-n", "1").stdout
+    assert "training:" in finished.rlhf("doctor").stdout
+
+
+def test_chat_answers_with_both_policies(finished: Shell) -> None:
+    text = finished.rlhf("chat", str(finished.run), "--prompt", "What should I cook today?").stdout
+    assert "SFT" in text
+
+
+def test_killed_run_goes_on_and_ends_with_the_same_artifacts(finished: Shell, tmp_path: Path) -> None:
+    """Kill `rlhf run` at several moments; what it ends with equals the uninterrupted run."""
+    shell = Shell(tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(finished.folder / "runs" / ".cache", tmp_path / "runs" / ".cache")
+    for seconds in (3, 12, 25):
+        process = subprocess.Popen(
+            shell.line("run", str(RECIPE)), cwd=shell.folder, env=shell.environment(), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(seconds)
+        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+        process.wait()
+    shell.rlhf("run", str(RECIPE))
+    for stage in STAGES:
+        expected, found = (Artifact.open(place.run / "round-1" / stage) for place in (finished, shell))
+        assert found.manifest.content == expected.manifest.content, stage
+
+
+def test_sigterm_reaches_the_stage_and_the_run_goes_on(copy: Shell) -> None:
+    shutil.rmtree(copy.run / "round-1" / "ppo")
+    process = subprocess.Popen(
+        copy.line("run", str(RECIPE), "--until", "ppo", "--ppo.updates", "200"),
+        cwd=copy.folder,
+        env=copy.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = copy.run / "round-1" / "ppo.partial" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "Traceback" not in errors
+    assert list((copy.run / "round-1" / "ppo.partial" / "checkpoints").glob("update-*"))
+
+
+def test_resolved_config_beside_each_artifact_reads_back(finished: Shell) -> None:
+    config = load_config(RECIPE)
+    for stage in STAGES:
+        assert load_config(finished.run / "round-1" / stage / "config.yaml") == config
