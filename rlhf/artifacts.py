@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -40,7 +40,7 @@ class Inputs:
     stage: str
     fields: dict[str, Any]
     parents: dict[str, str]
-    external: dict[str, str] = field(default_factory=dict)
+    external: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def key(self) -> str:
@@ -249,7 +249,7 @@ class RunFolder:
         config_text: str,
         main: bool = True,
         barrier: Callable[[], None] = lambda: None,
-    ) -> Iterator[Draft]:
+    ) -> Generator[Draft]:
         """Open the folder in which a stage works, and publish it when the block ends without an error.
 
         Partial work of the same inputs is kept and handed on (`resumed`); of other inputs it is removed.
@@ -274,7 +274,7 @@ class RunFolder:
         barrier()
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Generator[None]:
         """Keep every other run out of this folder; processes started by the holder pass.
 
         Raises:
@@ -371,7 +371,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _clear_os_errors(path: Path) -> Iterator[None]:
+def _clear_os_errors(path: Path) -> Generator[None]:
     """Turn the operating system's refusals into one message with the remedy."""
     try:
         yield

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in STAGES and not {"-h", "--help"} & set(given):
         stage = given[0]
-        stage_main(stage, importlib.import_module(f"stages.{stage}").run, given[1:])  # pyright: ignore[reportArgumentType]
+        stage_main(stage, importlib.import_module(f"stages.{stage}").run, given[1:])
     parser = _parser()
     parsed, rest = parser.parse_known_args(given)
     if rest and not getattr(parsed, "takes_overrides", False):

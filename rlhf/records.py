@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
 from rlhf.errors import DataError, report_all
 
@@ -45,9 +45,11 @@ def parse_prompt(value: Any) -> PromptText:
         if not value.strip():
             raise DataError("prompt is empty")
         return value
-    if not isinstance(value, (list, tuple)) or not value:
-        raise DataError(f"prompt is {type(value).__name__}; give a string or a list of messages")
-    messages = tuple(turn if isinstance(turn, Message) else _parse_message(turn) for turn in value)
+    found = type(value).__name__
+    turns: list[Any] = list(cast(list[Any], value)) if isinstance(value, (list, tuple)) else []
+    if not turns:
+        raise DataError(f"prompt is {found}; give a string or a list of messages")
+    messages = tuple(turn if isinstance(turn, Message) else _parse_message(turn) for turn in turns)
     if messages[-1].role == "assistant":
         raise DataError("prompt ends with the assistant's turn; drop it or use it as the response")
     return messages
@@ -68,9 +70,11 @@ def prompt_to_text(prompt: PromptText) -> str:
 
 
 def _parse_message(value: Any) -> Message:
-    if not isinstance(value, dict) or not isinstance(value.get("role"), str) or not isinstance(value.get("content"), str):
+    turn = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    role, content = turn.get("role"), turn.get("content")
+    if not isinstance(role, str) or not isinstance(content, str):
         raise DataError(f"message is {value!r}; give an object with text fields role and content")
-    return Message(value["role"], value["content"])
+    return Message(role, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,8 @@ class Ranking:
         object.__setattr__(self, "strengths", tuple(self.strengths))
         object.__setattr__(self, "display_order", tuple(self.display_order))
         object.__setattr__(self, "flags", tuple(tuple(entry) for entry in self.flags))
-        if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in self.ranks):
+        ranks: tuple[Any, ...] = self.ranks  # what JSON held, whatever the annotation says
+        if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranks):
             raise DataError(f"ranks are {self.ranks!r}; give whole numbers, 1 is best")
         if not MIN_CANDIDATES <= len(self.ranks) <= MAX_CANDIDATES:
             raise DataError(f"{len(self.ranks)} ranks; a ranking orders {MIN_CANDIDATES} to {MAX_CANDIDATES} candidates")
@@ -243,11 +248,12 @@ def from_json(kind: type[R], row: Any) -> R:
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object, found {type(row).__name__}")
     known = {entry.name for entry in fields(kind)}
-    unknown = sorted(set(row) - known)
+    values = cast(dict[str, Any], row)
+    unknown = sorted(set(values) - known)
     if unknown:
         raise DataError(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
     try:
-        return kind(**row)
+        return kind(**values)
     except TypeError as error:
         raise DataError(str(error).replace(f"{kind.__name__}.__init__() ", "")) from error
 

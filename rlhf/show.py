@@ -6,7 +6,16 @@ from rlhf.artifacts import RunFolder
 from rlhf.config.recipe import Config
 from rlhf.errors import ArtifactError
 from rlhf.models.base import load_base_text
-from rlhf.records import CandidateSet, Demonstration, PreferencePair, Prompt, PromptText, Ranking, prompt_to_text, read_jsonl
+from rlhf.records import (
+    CandidateSet,
+    Demonstration,
+    PreferencePair,
+    Prompt,
+    PromptText,
+    Ranking,
+    prompt_to_text,
+    read_jsonl,
+)
 from rlhf.stage_graph import StageName
 from rlhf.text import TextFormat
 

@@ -8,10 +8,11 @@ Every field carries one of three tags:
 """
 
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
 
 Effect = Literal["result", "speed", "output"]
@@ -20,6 +21,7 @@ _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_na
 
 class _Section(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    __pydantic_fields__: ClassVar[dict[str, FieldInfo]]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
@@ -44,20 +46,19 @@ def output(default: Any = ..., **constraints: Any) -> Any:
 
 
 def _field(effect: Effect, default: Any, constraints: dict[str, Any]) -> Any:
-    extra = {"json_schema_extra": {"effect": effect}}
+    settings: dict[str, Any] = constraints | {"json_schema_extra": {"effect": effect}}
     if callable(default):
-        return Field(default_factory=default, **constraints, **extra)
+        return Field(default_factory=default, **settings)
     if default is ...:
-        return Field(**constraints, **extra)
-    return Field(default=default, **constraints, **extra)
+        return Field(**settings)
+    return Field(default=default, **settings)
 
 
 def effect_of(cls: type[_Section], name: str) -> Effect:
     """Return the tag of one field."""
-    info = cls.__pydantic_fields__[name]  # pyright: ignore[reportAttributeAccessIssue]
-    extra = info.json_schema_extra
+    extra = cls.__pydantic_fields__[name].json_schema_extra
     assert isinstance(extra, dict), f"{cls.__name__}.{name} has no effect tag"
-    return extra["effect"]  # pyright: ignore[reportReturnType]
+    return cast(Effect, extra["effect"])
 
 
 def result_fields(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -67,7 +68,7 @@ def result_fields(value: Any, prefix: str = "") -> dict[str, Any]:
         inner = getattr(value, entry.name)
         if is_dataclass(inner):
             found |= result_fields(inner, f"{prefix}{entry.name}.")
-        elif effect_of(type(value), entry.name) == "result":
+        elif effect_of(value.__class__, entry.name) == "result":
             found[f"{prefix}{entry.name}"] = plain(inner)
     return found
 
@@ -77,9 +78,9 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
+        return [plain(item) for item in cast(list[Any], value)]
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in cast(dict[Any, Any], value).items()}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
     """YAML that reads 1e-5 as a number and refuses a key that is given twice."""
 
 
-_Loader.add_implicit_resolver(
+_Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] (PyYAML's stubs name no types here)
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
     list("-+0123456789."),
@@ -33,7 +33,7 @@ _Loader.add_implicit_resolver(
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
+        key = cast(Any, loader.construct_object(key_node))  # pyright: ignore[reportUnknownMemberType] (as above)
         if key in seen:
             raise ConfigError(f"{key!r} is given twice (second time in line {key_node.start_mark.line + 1})")
         seen.add(key)
@@ -131,7 +131,7 @@ def dump_config(config: Config) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        values: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
@@ -144,7 +144,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: the file is empty; a recipe needs at least `run:`")
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `name: value` lines at the top, found {type(values).__name__}")
-    return values
+    return cast(dict[str, Any], values)
 
 
 def _overlay_flags(values: dict[str, Any], flags: Sequence[str], source: Path) -> None:
@@ -167,7 +167,7 @@ def _overlay_flags(values: dict[str, Any], flags: Sequence[str], source: Path) -
 
 
 def _parse_scalar(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    return yaml.load(text, Loader=_Loader)
 
 
 def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -177,10 +177,10 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
         if inner is None:
             inner = values[entry] = {}
         if isinstance(inner, str) and inner in SHORTHANDS.get(entry, {}):
-            inner = values[entry] = dict(SHORTHANDS[entry][inner])
+            inner = values[entry] = dict[str, Any](SHORTHANDS[entry][inner])
         if not isinstance(inner, dict):
             raise ConfigError(f"{dotted}: {entry!r} is {inner!r}, not a section with fields")
-        values = inner
+        values = cast(dict[str, Any], inner)
     values[name] = value
 
 

@@ -237,11 +237,12 @@ def read_view(connection: Connection, task_id: int, annotator_id: str) -> TaskVi
     )
     row = connection.execute(query).one()
     responses = task_responses(row)
+    order: list[int] = json.loads(row.display_order)
     latest = latest_answer(connection, task_id, annotator_id)
     return TaskView(
         task_id=row.id,
         prompt=parse_prompt(json.loads(row.prompt)),
-        responses=tuple(responses[candidate] for candidate in json.loads(row.display_order)),
+        responses=tuple(responses[candidate] for candidate in order),
         submission_id=row.submission_id,
         draft=json.loads(row.draft),
         version=latest.version if latest else 0,

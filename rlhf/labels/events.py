@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Row, insert, select
 
@@ -132,7 +132,7 @@ def _payload(row: Any) -> dict[str, Any]:
         payload: Any = json.loads(row.payload)
     except ValueError:
         return {}
-    return payload if isinstance(payload, dict) else {}
+    return cast(dict[str, Any], payload) if isinstance(payload, dict) else {}
 
 
 def _event_hash(row: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from rlhf.labels.events import SYSTEM, append, head, head_at
 from rlhf.labels.publishing import current_answer_ids, new_slots, published_sets
 from rlhf.labels.schema import annotators, answers, canonical_json, slots, tasks
 from rlhf.labels.store import Store
-from rlhf.records import CandidateSet, Ranking, to_json
+from rlhf.records import Ranking, to_json
 
 RANKINGS_FILE, MANIFEST_FILE = "rankings.jsonl", "export.json"
 

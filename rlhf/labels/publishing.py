@@ -284,4 +284,4 @@ def new_slots(task: Any, have: int, want: int) -> list[dict[str, Any]]:
 
 def task_responses(row: Any) -> list[str]:
     """Return the candidate texts of a task row, in candidate order."""
-    return json.loads(row.responses)
+    return list(json.loads(row.responses))

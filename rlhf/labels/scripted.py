@@ -107,9 +107,10 @@ def run_scripted(
 def assign_manners(count: int, random: float, adversarial: float) -> list[Manner]:
     """Return each annotator's manner; the shares are rounded to whole annotators."""
     bad, lost = int(count * adversarial + 0.5), int(count * random + 0.5)
-    manners: list[Manner] = [*(["adversarial"] * bad), *(["random"] * lost)]
+    adversaries: list[Manner] = ["adversarial"] * bad
+    guessers: list[Manner] = ["random"] * lost
     careful: list[Manner] = ["careful"] * count
-    return (manners + careful)[:count]
+    return (adversaries + guessers + careful)[:count]
 
 
 def calibrate(
@@ -237,7 +238,8 @@ def _simulate(
     left, right = np.triu_indices(width, 1)
     signs = np.sign(ranks[..., right] - ranks[..., left])
     both = (signs[0] != 0) & (signs[1] != 0) & valid[:, left] & valid[:, right]
-    agreement = float(np.mean(signs[0][both] == signs[1][both])) if both.any() else 1.0
+    same: NDArray[np.bool_] = signs[0][both] == signs[1][both]
+    agreement = float(same.mean()) if same.size else 1.0
     return Noise(scale, tie_gap, grades, agreement)
 
 

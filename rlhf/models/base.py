@@ -268,7 +268,9 @@ def _locate(kind: str, model: str, revision: str | None, folder: Path) -> Path:
 
 def _load_model(source: Path, config: BaseConfig, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # loading is one line of a stage's work, not a bar of its own
     options: dict[str, Any] = {}
     if config.quantization == "4bit":
         options["quantization_config"] = _four_bit(dtype)

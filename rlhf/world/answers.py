@@ -58,7 +58,9 @@ CORPUS_STYLE = Style(
     ramble=0.4,
     aside=0.05,
 )
-DEMONSTRATION_STYLE = replace(CORPUS_STYLE, other_topic=0.1, other_fact=0.1, right=0.7, rude=0.28, ramble=0.38)
+DEMONSTRATION_STYLE = replace(
+    CORPUS_STYLE, other_topic=0.04, other_fact=0.06, right=0.7, rude=0.2, fragment=0.1, ramble=0.32, aside=0.03
+)
 
 
 def compose_answer(asked: Asked, style: Style, draw: random.Random) -> str:

@@ -59,9 +59,13 @@ def test_failure_leaves_no_artifact_and_keeps_the_work(run: RunFolder) -> None:
 
 
 def test_partial_work_of_other_inputs_is_dropped(run: RunFolder) -> None:
-    with pytest.raises(RuntimeError), run.draft(Inputs("sft", {"x": 1}, {}), config_text="") as draft:
-        (draft.path / "half.txt").write_text("half")
-        raise RuntimeError("killed")
+    def fail() -> None:
+        with run.draft(Inputs("sft", {"x": 1}, {}), config_text="") as draft:
+            (draft.path / "half.txt").write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        fail()
     with run.draft(Inputs("sft", {"x": 2}, {}), config_text="") as draft:
         assert not draft.resumed
         assert not (draft.path / "half.txt").exists()

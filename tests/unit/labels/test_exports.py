@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
+from rlhf.data.judgements import import_rankings as read_rankings
 from rlhf.errors import DataError, LabelError
 from rlhf.labels.commands import export_command, import_command, init_command, status_command, verify_command
 from rlhf.labels.events import verify
-from rlhf.data.judgements import import_rankings as read_rankings
 from rlhf.labels.exports import export_bytes, export_rankings, import_rankings, read_export
 from rlhf.labels.publishing import publish, published_sets, round_status
 from rlhf.records import Ranking, read_jsonl, write_jsonl
