@@ -1,4 +1,4 @@
-"""The exact `accelerate launch` line for a stage on several processes, with or without DeepSpeed."""
+"""The exact line that starts a stage on several processes: accelerate's launcher on GPUs, torch's on CPUs."""
 
 import os
 import sys
@@ -33,25 +33,38 @@ def launch_line(
         raise ConfigError(f"--rank is {rank}, --nodes is {nodes}; ranks go from 0 to {nodes - 1}")
     if nodes > 1 and address == "127.0.0.1":
         raise ConfigError("--nodes above 1 needs --address, the name of node 0 as the others reach it")
+    settings = ["--launch.processes", str(processes), "--launch.zero", str(zero)]
+    program = ["-m", f"stages.{stage}", str(recipe), *overrides, *settings]
+    if not _has_gpu():
+        return [*_cpu_launcher(processes, nodes, rank, address, port), *program]
     line = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes * nodes)]
     line += ["--num_machines", str(nodes), "--machine_rank", str(rank), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    line += ["--main_process_port", str(port)]
-    if nodes > 1:
-        line += ["--main_process_ip", address]
-    if zero:
-        path = recipes_folder() / ZERO_FILES[zero]
-        if not path.is_file():
-            raise ConfigError(f"{path}: the DeepSpeed settings are missing from this installation")
-        line += ["--use_deepspeed", "--deepspeed_config_file", str(path)]
+    line += ["--main_process_ip", address, "--main_process_port", str(port)]
+    if zero and stage == "sft":
+        line += ["--use_deepspeed", "--deepspeed_config_file", str(_deepspeed_file(zero))]
         line += ["--deepspeed_multinode_launcher", "standard"] if nodes > 1 else []
     elif processes * nodes > 1:
-        line += ["--multi_gpu"] if _has_gpu() else ["--cpu"]
-    return [*line, "-m", f"stages.{stage}", str(recipe), *overrides]
+        line += ["--multi_gpu"]
+    return [*line, *program]
+
+
+def _cpu_launcher(processes: int, nodes: int, rank: int, address: str, port: int) -> list[str]:
+    """Without GPUs accelerate's launcher starts one process only; torch's starts all of them."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--nnodes", str(nodes)]
+    return [*line, "--node_rank", str(rank), "--master_addr", address, "--master_port", str(port)]
+
+
+def _deepspeed_file(zero: Literal[2, 3]) -> Path:
+    """The settings that reach TRL's trainer through the launcher; ppo and reward make theirs themselves."""
+    path = recipes_folder() / ZERO_FILES[zero]
+    if not path.is_file():
+        raise ConfigError(f"{path}: the DeepSpeed settings are missing from this installation")
+    return path
 
 
 def launch_environment() -> dict[str, str]:
     """Return the environment of launched processes; without a GPU DeepSpeed must be told to use the CPU."""
-    cpu = {} if _has_gpu() else {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
+    cpu = {} if _has_gpu() else {"DS_ACCELERATOR": "cpu"}
     return os.environ | cpu
 
 

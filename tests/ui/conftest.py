@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -85,7 +86,7 @@ def browser() -> Iterator[object]:
 class Visit:
     """A person at the page, and everything the browser asked for."""
 
-    page: object
+    page: Any  # Playwright's page; the package may be missing here
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 

@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -232,7 +233,8 @@ def test_handlers_authorise_even_behind_the_gate(store):
         raise AssertionError("reached without a session")
 
     for cookies in ({}, {COOKIE: "made up"}, {COOKIE: ""}):
-        answer = guarded(store, "load", handler)({}, SimpleNamespace(cookies=cookies))
+        request: Any = SimpleNamespace(cookies=cookies)
+        answer = guarded(store, "load", handler)({}, request)
         assert (answer["ok"], answer["signed_out"]) == (False, True)
 
 

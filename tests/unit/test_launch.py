@@ -1,0 +1,43 @@
+"""The launcher's lines: what starts on GPUs, what on CPUs, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from rlhf import launch
+from rlhf.errors import ConfigError
+from rlhf.launch import launch_line
+
+RECIPE = Path("recipe.yaml")
+
+
+def line(stage: str = "ppo", **options: object) -> str:
+    return " ".join(launch_line(stage, RECIPE, ["--seed", "2"], **options)[1:])  # pyright: ignore[reportArgumentType]
+
+
+def test_cpu_host_starts_processes_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    text = line(processes=2, zero=2)
+    assert text.startswith("-m torch.distributed.run --nproc_per_node 2 --nnodes 1")
+    assert text.endswith("-m stages.ppo recipe.yaml --seed 2 --launch.processes 2 --launch.zero 2")
+
+
+def test_gpu_host_uses_accelerate_on_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    text = line(processes=8, zero=2, nodes=2, rank=1, address="node-0")
+    assert "accelerate.commands.launch --num_processes 16 --num_machines 2 --machine_rank 1" in text
+    assert "--main_process_ip node-0" in text
+    assert "--multi_gpu" in text
+
+
+def test_sft_gets_deepspeed_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    text = line("sft", processes=8, zero=3)
+    assert "--use_deepspeed --deepspeed_config_file" in text
+    assert "zero3.json" in text
+
+
+@pytest.mark.parametrize("options", [{"rank": 1}, {"nodes": 2}, {"nodes": 2, "rank": 2, "address": "n"}])
+def test_node_numbers_that_do_not_fit_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        line(processes=2, **options)
