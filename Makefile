@@ -28,10 +28,10 @@ demo: .venv/.installed-train  ## the whole pipeline on the embedded world, on CP
 	$(BIN)/rlhf run configs/quickstart.yaml --seed $(SEED)
 
 test: .venv/.installed-dev  ## every test that this machine can run
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 fast: .venv/.installed-dev  ## the tests without the slow ones
-	$(BIN)/pytest -m "not slow and not distributed and not ui"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not distributed and not ui"
 
 check: .venv/.installed-dev  ## ruff, pyright, import-linter
 	$(BIN)/ruff check $(SOURCES)

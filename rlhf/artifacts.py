@@ -90,7 +90,9 @@ class Manifest:
                 raise ArtifactError(f"{path}: schema {row['schema']}, this version reads {SCHEMA}")
             return cls(**row | {"inputs": Inputs(**row["inputs"]), "splits": tuple(row["splits"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: damaged manifest ({error}); remove {folder} and run the stage again") from error
+            raise ArtifactError(
+                f"{path}: damaged manifest ({error}); remove {folder} and run the stage again"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,9 @@ class Artifact:
         """
         path = self.path / name
         if not path.is_file():
-            raise ArtifactError(f"{path}: missing from a finished {self.manifest.stage} artifact; remove the folder and run the stage again")
+            raise ArtifactError(
+                f"{path}: missing from a finished {self.manifest.stage} artifact; remove the folder and run the stage again"
+            )
         return path
 
     def check(self) -> Self:
@@ -169,7 +173,9 @@ def check_splits(stage: str, own: tuple[Split, ...], trained: Mapping[str, Artif
     for name, artifact in trained.items():
         overlap = sorted(set(own) & set(artifact.manifest.splits))
         if overlap:
-            raise ArtifactError(f"{stage}: split {overlap[0]!r} was already used by {name}; its prompts must stay apart")
+            raise ArtifactError(
+                f"{stage}: split {overlap[0]!r} was already used by {name}; its prompts must stay apart"
+            )
 
 
 class Draft:
@@ -228,7 +234,9 @@ class RunFolder:
         """
         found = self.find(stage)
         if found is None:
-            raise ArtifactError(f"{reader} needs {stage}, which is not finished in {self.folder(stage)}; run `rlhf {stage} CONFIG` first")
+            raise ArtifactError(
+                f"{reader} needs {stage}, which is not finished in {self.folder(stage)}; run `rlhf {stage} CONFIG` first"
+            )
         return found
 
     def previous(self) -> "RunFolder":
@@ -238,7 +246,9 @@ class RunFolder:
             ArtifactError: This is the first round.
         """
         if self.round == 1:
-            raise ArtifactError("this is round 1: there is no previous policy; use `sft` here, or start a round with --new-round")
+            raise ArtifactError(
+                "this is round 1: there is no previous policy; use `sft` here, or start a round with --new-round"
+            )
         return RunFolder(self.root, self.round - 1)
 
     @contextlib.contextmanager
@@ -376,7 +386,9 @@ def _clear_os_errors(path: Path) -> Generator[None]:
     try:
         yield
     except PermissionError as error:
-        raise ResourceError(f"{error.filename or path}: no permission to write; choose another `run:` folder") from error
+        raise ResourceError(
+            f"{error.filename or path}: no permission to write; choose another `run:` folder"
+        ) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise ResourceError(f"{error.filename or path}: a file stands where a folder is needed") from error
 

@@ -67,7 +67,9 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--dry-run", action="store_true", help="say what would run, why, and with which lines")
     command.add_argument("--wait", action="store_true", help="wait for the people who rank instead of exiting with 75")
     command.add_argument("--new-round", action="store_true", help="start another round from the current policy")
-    command.add_argument("--discard-labels", action="store_true", help="set answers aside that judge replaced candidates")
+    command.add_argument(
+        "--discard-labels", action="store_true", help="set answers aside that judge replaced candidates"
+    )
     command.add_argument("--until", choices=STAGES, default="export", help="last stage to run")
 
 

@@ -30,7 +30,9 @@ class Finding:
 
 def diagnose() -> Iterator[Finding]:
     """Yield what was found, cheap checks first; imports torch only if it is installed."""
-    yield Finding(None, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    yield Finding(
+        None, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
     yield from _packages()
     if importlib.util.find_spec("torch"):
         yield from _devices()
@@ -67,16 +69,27 @@ def _devices() -> Iterator[Finding]:
         return
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     yield Finding(None, "no GPU: everything runs on the CPU; the quickstart is made for that, real models are not")
-    yield Finding(None, "the CPU computes bf16 natively" if "avx512_bf16" in flags else "the CPU has no bf16 instructions: keep precision fp32")
+    yield Finding(
+        None,
+        "the CPU computes bf16 natively"
+        if "avx512_bf16" in flags
+        else "the CPU has no bf16 instructions: keep precision fp32",
+    )
 
 
 def _compiler() -> Finding:
     found = shutil.which("c++") or shutil.which("g++")
-    return Finding(found is not None, "C++ compiler for DeepSpeed", "" if found else "install g++ (Debian: apt-get install build-essential)")
+    return Finding(
+        found is not None,
+        "C++ compiler for DeepSpeed",
+        "" if found else "install g++ (Debian: apt-get install build-essential)",
+    )
 
 
 def _browser() -> Finding:
-    found = next((shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
+    found = next(
+        (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
+    )
     if found is None:
         return Finding(None, "no Chromium: the browser tests are skipped", "Debian: apt-get install chromium")
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout.strip()

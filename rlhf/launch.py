@@ -38,7 +38,16 @@ def launch_line(
     if not _has_gpu():
         return [*_cpu_launcher(processes, nodes, rank, address, port), *program]
     line = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes * nodes)]
-    line += ["--num_machines", str(nodes), "--machine_rank", str(rank), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    line += [
+        "--num_machines",
+        str(nodes),
+        "--machine_rank",
+        str(rank),
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
     line += ["--main_process_ip", address, "--main_process_port", str(port)]
     if zero and stage == "sft":
         line += ["--use_deepspeed", "--deepspeed_config_file", str(_deepspeed_file(zero))]

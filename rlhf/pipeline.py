@@ -194,4 +194,3 @@ def run_child(line: list[str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if not received or code else 128 + received[0]
-

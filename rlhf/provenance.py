@@ -65,7 +65,9 @@ def trace(path: Path) -> list[dict[str, Any]]:
             return _trace_in_run(path, folder)
         if (folder / PROVENANCE).is_file():
             return _trace_exported(path, folder)
-    raise ArtifactError(f"{path}: neither it nor a folder above it has a {MANIFEST} or {PROVENANCE}; it is no file of a run")
+    raise ArtifactError(
+        f"{path}: neither it nor a folder above it has a {MANIFEST} or {PROVENANCE}; it is no file of a run"
+    )
 
 
 def _trace_in_run(path: Path, folder: Path) -> list[dict[str, Any]]:
@@ -104,7 +106,9 @@ def describe_chain(chain: list[dict[str, Any]]) -> str:
             lines.append(f"?          {entry['identity'][:12]}  no longer in the run")
             continue
         imported = f"  imported from {entry['imported']}" if entry["imported"] else ""
-        lines.append(f"{entry['stage']:<10} {entry['identity'][:12]}  round {entry['round']}  {entry['finished_at']}{imported}")
+        lines.append(
+            f"{entry['stage']:<10} {entry['identity'][:12]}  round {entry['round']}  {entry['finished_at']}{imported}"
+        )
         lines += [f"             {name}: {value}" for name, value in sorted(entry["facts"].items()) if _short(value)]
         lines += [f"             file {name}: {digest[:12]}" for name, digest in sorted(entry["external"].items())]
     return "\n".join(lines)

@@ -162,7 +162,9 @@ class Ranking:
         if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranks):
             raise DataError(f"ranks are {self.ranks!r}; give whole numbers, 1 is best")
         if not MIN_CANDIDATES <= len(self.ranks) <= MAX_CANDIDATES:
-            raise DataError(f"{len(self.ranks)} ranks; a ranking orders {MIN_CANDIDATES} to {MAX_CANDIDATES} candidates")
+            raise DataError(
+                f"{len(self.ranks)} ranks; a ranking orders {MIN_CANDIDATES} to {MAX_CANDIDATES} candidates"
+            )
         levels = sorted(set(self.ranks))
         if levels != list(range(1, len(levels) + 1)):
             raise DataError(f"ranks are {list(self.ranks)}; use 1..m without gaps (ties share a rank)")

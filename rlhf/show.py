@@ -69,5 +69,3 @@ def _example(text: TextFormat, name: str, prompt: PromptText, response: str) -> 
 
 def _ids(tokens: list[int]) -> str:
     return f"ids: {' '.join(map(str, tokens))}"
-
-

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "rlhf-adapters"
-RECORDED_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "gradio", "SQLAlchemy")
+RECORDED_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "datasets",
+    "gradio",
+    "SQLAlchemy",
+)
 
 
 def surroundings(seconds: float, processes: int, *, resumed: bool) -> dict[str, Any]:
@@ -49,8 +59,4 @@ def _commit() -> str | None:
 def changed_versions(recorded: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return the packages whose version is no longer the recorded one, with (recorded, current)."""
     current = {name: _version(name) for name in RECORDED_PACKAGES} | {"python": platform.python_version()}
-    return {
-        name: (old, now)
-        for name, old in recorded.items()
-        if (now := current.get(name)) is not None and now != old
-    }
+    return {name: (old, now) for name, old in recorded.items() if (now := current.get(name)) is not None and now != old}

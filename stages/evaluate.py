@@ -42,9 +42,18 @@ def run(config: Config) -> Path:
             seed=derive_seed(config.seed, "evaluate"),
         )
         write_evaluation(evaluation, work.folder)
-        log.info("%d test prompts: PPO wins %.3f against SFT by %s", evaluation.prompts, evaluation.win_rate.value, evaluation.judge)
+        log.info(
+            "%d test prompts: PPO wins %.3f against SFT by %s",
+            evaluation.prompts,
+            evaluation.win_rate.value,
+            evaluation.judge,
+        )
         work.draft.splits = ("test",)
-        work.draft.facts |= {"prompts": evaluation.prompts, "win_rate": evaluation.win_rate.value, "judge": evaluation.judge}
+        work.draft.facts |= {
+            "prompts": evaluation.prompts,
+            "win_rate": evaluation.win_rate.value,
+            "judge": evaluation.judge,
+        }
         final = work.run.folder("evaluate")
     return final
 

@@ -37,7 +37,9 @@ def run(config: Config) -> Path:
             work.folder,
             policy=policy,
             base_source=base_source(base.spec, folder),
-            prompts=[row.prompt for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "test"],
+            prompts=[
+                row.prompt for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "test"
+            ],
             config=config.export,
             annotators=rankings.facts["annotators"] if rankings else None,
             evaluation=json.loads(work.file("evaluate", "evaluation.json").read_text(encoding="utf-8")),

@@ -27,7 +27,9 @@ def run(config: Config) -> Path:
     with begin("pairs", config) as work:
         pairs = import_pairs(config.pairs.import_path) if config.pairs.import_path else _aggregate(config, work)
         if not pairs:
-            raise DataError("no preference pair came out: every ranking is one single tie, or min_probability is too high")
+            raise DataError(
+                "no preference pair came out: every ranking is one single tie, or min_probability is too high"
+            )
         held_out = choose_holdout(sorted({pair.prompt_id for pair in pairs}), config.pairs.holdout, config.seed)
         write_jsonl(work.folder / "pairs.jsonl", pairs)
         (work.folder / "holdout.json").write_text(json.dumps(held_out, indent=0), encoding="utf-8")

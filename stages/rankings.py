@@ -76,7 +76,9 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
 def _let_scripts_rank(config: Config, store: Store, number: int) -> None:
     gold = load_gold(config.gold)
     if gold is None:
-        raise ConfigError("rankings.source is 'scripted' but gold.scorer is 'none': scripted annotators need a scorer to rank by")
+        raise ConfigError(
+            "rankings.source is 'scripted' but gold.scorer is 'none': scripted annotators need a scorer to rank by"
+        )
     scripted = config.rankings.scripted
     if scripted.annotators < config.rankings.overlap:
         raise ConfigError(

@@ -45,7 +45,9 @@ def run(config: Config) -> Path:
             shared, info = import_reward(base, work.parents["sft"].path, config.reward.import_path)
             info = _control_imported(config, info)
         else:
-            shared = build_reward_base(base, work.parents["sft"].path, config.reward, derive_seed(config.seed, "reward"))
+            shared = build_reward_base(
+                base, work.parents["sft"].path, config.reward, derive_seed(config.seed, "reward")
+            )
             info = _train(config, shared, base.text, work, runtime)
         publish_reward(shared, info, work.folder, runtime)
         work.draft.processes = runtime.process_count
@@ -69,7 +71,9 @@ def _train(config: Config, shared: SharedBase, text: TextFormat, work: Work, run
     seed = derive_seed(config.seed, "reward") % 2**31
     outcome = train_reward(shared, text, train, held_out, config.reward, seed, work.folder, work.tracker, runtime)
     accuracy = outcome.calibration.accuracy
-    log.info("held-out accuracy %.3f on %d pairs, loss %.3f", accuracy.value, outcome.held_out_pairs, outcome.held_out_loss)
+    log.info(
+        "held-out accuracy %.3f on %d pairs, loss %.3f", accuracy.value, outcome.held_out_pairs, outcome.held_out_loss
+    )
     if runtime.is_main:
         figures = json.dumps(outcome.calibration.to_json(), indent=1)
         (work.folder / "calibration.json").write_text(figures, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Settings of every test: no network, two threads, and which tests this machine can run."""
+"""Settings of every test: no network, one thread, and which tests this machine can run."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 # Set before any test imports a library that reads them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores; spinning threads would stall both
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 

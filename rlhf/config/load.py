@@ -97,7 +97,9 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
         return TypeAdapter(Config).validate_python(values)
     except ValidationError as error:
         problems = [_describe(entry) for entry in error.errors()]
-        report_all(ConfigError, problems, f"{source}: {len(problems)} {'mistake' if len(problems) == 1 else 'mistakes'}")
+        report_all(
+            ConfigError, problems, f"{source}: {len(problems)} {'mistake' if len(problems) == 1 else 'mistakes'}"
+        )
         raise
 
 

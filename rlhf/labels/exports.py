@@ -134,7 +134,9 @@ def _ranking(row: Any) -> Ranking:
 
 def _require_known_flags(path: Path, rankings: list[Ranking]) -> None:
     used = {flag: item.prompt_id for item in rankings for entry in item.flags for flag in entry}
-    problems = [f"prompt {used[flag]}: flag is {flag!r}; use some of {', '.join(FLAGS)}" for flag in used if flag not in FLAGS]
+    problems = [
+        f"prompt {used[flag]}: flag is {flag!r}; use some of {', '.join(FLAGS)}" for flag in used if flag not in FLAGS
+    ]
     report_all(DataError, problems, f"{path}: {len(problems)} unknown flags")
 
 

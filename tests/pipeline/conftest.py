@@ -26,9 +26,17 @@ class Shell:
     def rlhf(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command; fail the test where it fails and `check` is set."""
         done = subprocess.run(
-            self.line(*arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False
+            self.line(*arguments),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
-        assert not check or done.returncode == 0, f"rlhf {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"rlhf {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def line(self, *arguments: str) -> list[str]:

@@ -59,7 +59,12 @@ def first_set(folder: Path) -> dict[str, object]:
 
 def rankings_from(change: Callable[[dict[str, object]], list[object]]) -> Callable[[Path], Sequence[str]]:
     def make(folder: Path) -> Sequence[str]:
-        return ["rankings", str(RECIPE), "--rankings.import-path", file(folder, "r.jsonl", lines(*change(first_set(folder))))]
+        return [
+            "rankings",
+            str(RECIPE),
+            "--rankings.import-path",
+            file(folder, "r.jsonl", lines(*change(first_set(folder)))),
+        ]
 
     return make
 
@@ -130,24 +135,34 @@ MISTAKES = [
     Mistake("pair without rejected", pairs_from({"prompt": "x", "chosen": "a"}), "line 1"),
     Mistake("missing stage", without("reward", "ppo"), "ppo needs reward"),
     Mistake("removed file", damaged("pairs", "pairs.jsonl", b"\n", "reward"), "pairs.jsonl"),
-    Mistake("truncated adapter", damaged("sft", "adapter_model.safetensors", b"", "candidates"), "adapter_model.safetensors"),
+    Mistake(
+        "truncated adapter", damaged("sft", "adapter_model.safetensors", b"", "candidates"), "adapter_model.safetensors"
+    ),
     Mistake("damaged manifest", damaged("pairs", "manifest.json", b"{", "reward"), "damaged manifest"),
     Mistake("changed base", damaged("base", "model.safetensors", b"", "sft"), "model.safetensors"),
     Mistake("base mismatch", other_base, "another tokenizer"),
     Mistake("adapter of another shape", adapter_of_other_shape, "adapter"),
-    Mistake("missing adapter", lambda folder: ["sft", str(RECIPE), "--sft.import-path", str(folder / "no")], "no such file"),
+    Mistake(
+        "missing adapter", lambda folder: ["sft", str(RECIPE), "--sft.import-path", str(folder / "no")], "no such file"
+    ),
     Mistake("missing base", lambda _: ["base", str(RECIPE), "--base.model", "./nowhere"], "nowhere"),
     Mistake("missing lexicon", lambda _: ["evaluate", str(RECIPE), "--gold.scorer", "lexicon"], "gold.lexicon"),
     Mistake("too long responses", lambda _: ["ppo", str(RECIPE), "--ppo.max-new-tokens", "250"], "max_new_tokens"),
-    Mistake("only warm-up", lambda _: ["ppo", str(RECIPE), "--ppo.critic-warmup-updates", "9"], "critic_warmup_updates"),
+    Mistake(
+        "only warm-up", lambda _: ["ppo", str(RECIPE), "--ppo.critic-warmup-updates", "9"], "critic_warmup_updates"
+    ),
     Mistake("previous of round 1", lambda _: ["ppo", str(RECIPE), "--ppo.start", "previous"], "round 1"),
-    Mistake("agreement too low", lambda _: ["rankings", str(RECIPE), "--rankings.min-agreement", "0.999"], "min_agreement"),
+    Mistake(
+        "agreement too low", lambda _: ["rankings", str(RECIPE), "--rankings.min-agreement", "0.999"], "min_agreement"
+    ),
     Mistake("too few scripts", lambda _: ["rankings", str(RECIPE), "--rankings.overlap", "9"], "rankings.overlap is 9"),
     Mistake("unknown recipe", lambda _: ["run", "nowhere.yaml"], "no such config file"),
     Mistake("unknown field", lambda _: ["run", str(RECIPE), "--ppo.learning-rte", "1"], "did you mean"),
     Mistake("no run", lambda folder: ["chat", str(folder / "nothing"), "--prompt", "x"], "nothing"),
     Mistake("no label database", lambda folder: ["label", "status", str(folder / "no.db")], "no label database"),
-    Mistake("strange database", lambda folder: ["label", "verify", file(folder, "x.db", "text")], "not a label database"),
+    Mistake(
+        "strange database", lambda folder: ["label", "verify", file(folder, "x.db", "text")], "not a label database"
+    ),
     Mistake("trace of a stranger", lambda folder: ["trace", file(folder, "x", "y")], "no file of a run"),
 ]
 
@@ -185,7 +200,12 @@ def test_two_runs_at_once_are_refused(copy: Shell) -> None:
         environment = copy.environment()
         environment.pop("RLHF_RUN_LOCK", None)
         done = subprocess.run(
-            copy.line("run", str(RECIPE), "--ppo.updates", "5"), cwd=copy.folder, env=environment, capture_output=True, text=True, check=False
+            copy.line("run", str(RECIPE), "--ppo.updates", "5"),
+            cwd=copy.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     assert done.returncode == 1
     assert f"in use by process {os.getpid()}" in done.stderr
@@ -205,7 +225,11 @@ def test_disk_that_takes_nothing_is_one_message(tmp_path: Path, options: str, sa
     shell = Shell(tmp_path)
     command = " ".join(shell.line("base", str(RECIPE), "--run", str(disk / "run"), "--base.embedded.steps", "2"))
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f"{mount} && {command}"], env=shell.environment(), capture_output=True, text=True, check=False
+        ["unshare", "-m", "sh", "-c", f"{mount} && {command}"],
+        env=shell.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert says in done.stderr

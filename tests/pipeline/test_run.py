@@ -86,7 +86,11 @@ def test_changed_learning_rate_reruns_ppo_and_below_only(copy: Shell) -> None:
     copy.rlhf("run", str(RECIPE), "--ppo.learning-rate", "2e-3")
     after = {stage: Artifact.open(copy.run / "round-1" / stage).identity for stage in STAGES}
     assert [stage for stage in STAGES if before[stage] != after[stage]] == ["ppo", "evaluate", "export"]
-    assert {path.name.split("-")[0] for path in (copy.run / "round-1" / ".replaced").iterdir()} == {"ppo", "evaluate", "export"}
+    assert {path.name.split("-")[0] for path in (copy.run / "round-1" / ".replaced").iterdir()} == {
+        "ppo",
+        "evaluate",
+        "export",
+    }
     copy.rlhf("clean", str(copy.run))
     assert not (copy.run / "round-1" / ".replaced").exists()
 
@@ -164,7 +168,11 @@ def test_killed_run_goes_on_and_ends_with_the_same_artifacts(finished: Shell, tm
     shutil.copytree(finished.folder / "runs" / ".cache", tmp_path / "runs" / ".cache")
     for seconds in (3, 12, 25):
         process = subprocess.Popen(
-            shell.line("run", str(RECIPE)), cwd=shell.folder, env=shell.environment(), stderr=subprocess.DEVNULL, start_new_session=True
+            shell.line("run", str(RECIPE)),
+            cwd=shell.folder,
+            env=shell.environment(),
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         time.sleep(seconds)
         subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)

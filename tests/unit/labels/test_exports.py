@@ -90,7 +90,9 @@ def test_every_bad_line_is_reported_with_its_remedy(make_sets, tmp_path):
 
 
 def test_unknown_flag_is_refused(published, tmp_path):
-    write_lines(tmp_path / "r.jsonl", {"prompt_id": "p-0", "annotator": "z", "ranks": [1, 2, 3], "flags": [["ugly"], [], []]})
+    write_lines(
+        tmp_path / "r.jsonl", {"prompt_id": "p-0", "annotator": "z", "ranks": [1, 2, 3], "flags": [["ugly"], [], []]}
+    )
     with pytest.raises(DataError, match="prompt p-0: flag is 'ugly'"):
         import_rankings(published, tmp_path / "r.jsonl")
 
