@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -108,13 +109,27 @@ def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
     except KeyboardInterrupt:
         _tell("interrupted; run the same command again to go on")
         return INTERRUPTED
-    except OSError as error:
-        if error.errno not in _REFUSALS:
+    except _storage_errors() as error:
+        number = _error_number(error)
+        if number not in _REFUSALS:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        _tell(f"{place}{_REFUSALS[error.errno]}")
+        filename = getattr(error, "filename", None)
+        _tell(f"{f'{filename}: ' if filename else ''}{_REFUSALS[number]}")
         return 1
     return 0
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+    """What a full or read-only disk raises: also safetensors' own error, where that library is in use."""
+    library = sys.modules.get("safetensors")
+    return (OSError, library.SafetensorError) if library else (OSError,)
+
+
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found.group(1)) if found else None
 
 
 def _tell(message: str) -> None:

@@ -151,7 +151,7 @@ def _restored(base: LoadedBase) -> Iterator[None]:
         vars(model.config).update(vars(config))
         model.generation_config = generation_config
         if base.gradient_checkpointing:
-            model.gradient_checkpointing_disable()
+            model.activation_checkpointing_disable()
         model.requires_grad_(False)
         model.eval()
 

@@ -68,13 +68,20 @@ class TextFormat:
         Raises:
             DataError: The prompt is longer than the model's context.
         """
-        ids = self._tokenize(self.format_prompt(prompt), special=self.style == "plain")
+        ids = self._prompt_ids(prompt)
         if len(ids) >= self.context_length:
             raise DataError(
                 f"prompt {_shorten(prompt)!r} has {len(ids)} tokens; the model reads {self.context_length}, "
                 "response included: shorten or drop the prompt"
             )
         return ids
+
+    def count_prompt(self, prompt: PromptText) -> int:
+        """Return how many tokens `encode_prompt` would give, also of a prompt that is too long for the model."""
+        return len(self._prompt_ids(prompt))
+
+    def _prompt_ids(self, prompt: PromptText) -> list[int]:
+        return self._tokenize(self.format_prompt(prompt), special=self.style == "plain")
 
     def encode_response(self, prompt: PromptText, response: str, *, end: bool = True) -> list[int]:
         """Return the ids of a response to a prompt, with the taught end token after it where `end`.
@@ -161,7 +168,7 @@ class TextFormat:
         )
 
     def _tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=special, return_attention_mask=False)["input_ids"]
+        return self.tokenizer(text, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

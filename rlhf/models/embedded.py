@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 import rlhf.world
 from rlhf.config.embedded import EmbeddedConfig
@@ -66,6 +67,7 @@ def build_embedded_base(config: EmbeddedConfig, seed: int, folder: Path, tracker
         loss = _pretrain(model, rows, config, tracker)
     model.eval()
     model.generation_config = _generation_config()
+    disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {
