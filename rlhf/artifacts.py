@@ -28,7 +28,9 @@ from rlhf.surroundings import surroundings
 MANIFEST = "manifest.json"
 INPUTS = "inputs.json"
 SCHEMA = 1
-VOLATILE = frozenset({MANIFEST, INPUTS, "config.yaml", "metrics.jsonl", "samples.jsonl"})
+# export.json names the state of a label database, whose chain holds times and random ids, and provenance.json carries
+# it along; rankings.jsonl and the weights are content.
+VOLATILE = frozenset({MANIFEST, INPUTS, "config.yaml", "metrics.jsonl", "samples.jsonl", "export.json", "provenance.json"})
 VOLATILE_FOLDERS = ("checkpoints",)
 LOCK_VARIABLE = "RLHF_RUN_LOCK"
 

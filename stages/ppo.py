@@ -18,7 +18,7 @@ from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError
 from rlhf.hashing import derive_seed
 from rlhf.models.base import LoadedBase, load_base
-from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
+from rlhf.models.roles import RoleSource, build_shared_base
 from rlhf.ppo.loop import train_ppo
 from rlhf.records import Prompt, read_jsonl
 from rlhf.reward.model import load_reward_info, score_ids

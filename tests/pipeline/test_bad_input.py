@@ -131,7 +131,9 @@ MISTAKES = [
     Mistake("too many ranks", rankings_from(lambda item: [ranking(item, ranks=[1, 2, 3, 4, 5, 6])]), "line 1"),
     Mistake("gap in ranks", rankings_from(lambda item: [ranking(item, ranks=[1, 9, 9, 9])]), "line 1"),
     Mistake("same person twice", rankings_from(lambda item: [ranking(item)] * 2), "line 2"),
-    Mistake("equal sides", pairs_from({"prompt": "x", "chosen": "a", "rejected": "a"}), "chosen and rejected are the same"),
+    Mistake(
+        "equal sides", pairs_from({"prompt": "x", "chosen": "a", "rejected": "a"}), "chosen and rejected are the same"
+    ),
     Mistake("pair without rejected", pairs_from({"prompt": "x", "chosen": "a"}), "line 1"),
     Mistake("missing stage", without("reward", "ppo"), "ppo needs reward"),
     Mistake("removed file", damaged("pairs", "pairs.jsonl", b"\n", "reward"), "pairs.jsonl"),

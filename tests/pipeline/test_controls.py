@@ -23,7 +23,12 @@ SHORTER = (
 def rlhf(folder: Path, *options: str) -> None:
     line = [sys.executable, "-m", "rlhf.cli", "run", str(CHECKOUT / "configs" / "quickstart.yaml"), *SHORTER, *options]
     done = subprocess.run(
-        [*line, "--run", str(folder / "run")], cwd=CHECKOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+        [*line, "--run", str(folder / "run")],
+        cwd=CHECKOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

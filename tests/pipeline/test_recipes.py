@@ -25,7 +25,27 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "how does a small boat cross the wide river when no wind blows and the oars are at home".split()
+WORDS = [
+    "how",
+    "does",
+    "a",
+    "small",
+    "boat",
+    "cross",
+    "the",
+    "wide",
+    "river",
+    "when",
+    "no",
+    "wind",
+    "blows",
+    "and",
+    "the",
+    "oars",
+    "are",
+    "at",
+    "home",
+]
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,

@@ -22,7 +22,9 @@ def run_recipe(shared: Path, folder: Path, *options: str) -> dict[str, float]:
         *("--gold.lexicon", str(shared / "data" / "vader_lexicon" / "vader_lexicon.txt")),
         *options,
     ]
-    done = subprocess.run(line, cwd=CHECKOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        line, cwd=CHECKOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "run" / "summary.json").read_text())
 

@@ -1,6 +1,9 @@
 """The launcher's lines: what starts on GPUs, what on CPUs, and what is refused."""
 
 from pathlib import Path
+from typing import Any
+
+from typing import Any
 
 import pytest
 
@@ -11,8 +14,8 @@ from rlhf.launch import launch_line
 RECIPE = Path("recipe.yaml")
 
 
-def line(stage: str = "ppo", **options: object) -> str:
-    return " ".join(launch_line(stage, RECIPE, ["--seed", "2"], **options)[1:])  # pyright: ignore[reportArgumentType]
+def line(stage: str = "ppo", **options: Any) -> str:
+    return " ".join(launch_line(stage, RECIPE, ["--seed", "2"], **options)[1:])
 
 
 def test_cpu_host_starts_processes_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +41,6 @@ def test_sft_gets_deepspeed_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("options", [{"rank": 1}, {"nodes": 2}, {"nodes": 2, "rank": 2, "address": "n"}])
-def test_node_numbers_that_do_not_fit_are_refused(options: dict[str, object]) -> None:
+def test_node_numbers_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         line(processes=2, **options)
