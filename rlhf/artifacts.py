@@ -30,7 +30,9 @@ INPUTS = "inputs.json"
 SCHEMA = 1
 # export.json names the state of a label database, whose chain holds times and random ids, and provenance.json carries
 # it along; rankings.jsonl and the weights are content.
-VOLATILE = frozenset({MANIFEST, INPUTS, "config.yaml", "metrics.jsonl", "samples.jsonl", "export.json", "provenance.json"})
+VOLATILE = frozenset(
+    {MANIFEST, INPUTS, "config.yaml", "metrics.jsonl", "samples.jsonl", "export.json", "provenance.json"}
+)
 VOLATILE_FOLDERS = ("checkpoints",)
 LOCK_VARIABLE = "RLHF_RUN_LOCK"
 

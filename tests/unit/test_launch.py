@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from typing import Any
-
 import pytest
 
 from rlhf import launch
