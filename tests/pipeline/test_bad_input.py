@@ -120,7 +120,7 @@ MISTAKES = [
     Mistake("wrong type", prompts_from(lines({"prompt": 7})), "line 1"),
     Mistake("no prompt column", prompts_from(lines({"tpyo": "x"})), "line 1"),
     Mistake("empty prompt", prompts_from(lines({"prompt": " "})), "1 empty prompt"),
-    Mistake("all prompts too long", prompts_from(lines({"prompt": "word " * 5000})), "too long"),
+    Mistake("all prompts too long", prompts_from(lines({"prompt": "word " * 5000})), "no room for a response"),
     Mistake("unknown file kind", prompts_from("x", "p.docx"), "p.docx"),
     Mistake("K of 1", candidates_from({"prompt_id": "p", "prompt": "x", "responses": ["a"]}), "line 1"),
     Mistake("empty response", candidates_from({"prompt_id": "p", "prompt": "x", "responses": ["a", ""]}), "line 1"),
