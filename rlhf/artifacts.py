@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from rlhf.disk import publish_folder, sync_tree
 from rlhf.errors import ArtifactError, ResourceError, RunLockedError
 from rlhf.hashing import HashCache, hash_file, hash_value, list_files
 from rlhf.records import SPLITS, Split
@@ -360,28 +361,15 @@ def _describe(draft: Draft, round_number: int, seconds: float) -> Manifest:
 
 
 def _publish(partial: Path, final: Path, manifest: Manifest) -> None:
-    """Sync all files, write the manifest last, and move the folder to its final name."""
-    for path in list_files(partial):
-        _sync(path)
-    card = partial / MANIFEST
-    card.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False), encoding="utf-8")
+    """Write the manifest last, sync all, set an older artifact aside, and move the folder to its final name."""
+    (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False), encoding="utf-8")
     (partial / INPUTS).unlink()
-    _sync(card)
-    _sync(partial)
+    sync_tree(partial)
     if final.exists():
         kept = final.parent / ".replaced" / f"{final.name}-{time.time_ns()}"
         kept.parent.mkdir(exist_ok=True)
         final.rename(kept)
-    partial.rename(final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    publish_folder(partial, final)
 
 
 @contextlib.contextmanager

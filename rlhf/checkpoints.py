@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rlhf.disk import publish_folder
 from rlhf.errors import TrainingError
 from rlhf.models.adapters import read_safetensors
 
@@ -92,7 +93,7 @@ class Checkpoints:
         save_file(dict(best), staged / _BEST)
         (staged / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
         final = self.folder / f"step-{progress.step}"
-        staged.replace(final)
+        publish_folder(staged, final)
         (final / _COMPLETE).touch()
         for path in self.folder.glob("step-*"):
             if path != final:

@@ -6,7 +6,6 @@ position of data and sampler. No pickle.
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 
 from rlhf.config.fields import plain
 from rlhf.config.training import PpoConfig
+from rlhf.disk import publish_folder
 from rlhf.errors import ArtifactError
 from rlhf.hashing import hash_value
 from rlhf.models.adapters import read_safetensors
@@ -85,7 +85,8 @@ def save_checkpoint(
         save_file({"torch": torch.get_rng_state()}, partial / RANDOM_FILE)
         state = {"identity": identity, **asdict(progress)}
         (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        publish(partial, final)
+        assert not final.exists(), f"{final} was published before"
+        publish_folder(partial, final)
         for old in find_checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     runtime.wait()
@@ -124,21 +125,3 @@ def load_checkpoint(folder: Path, shared: SharedBase, engine: TrainingEngine, id
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return all published checkpoints, oldest first."""
     return sorted((folder / FOLDER).glob("update-*"))
-
-
-def publish(partial: Path, final: Path) -> None:
-    """Give a finished folder its name: sync every file, rename, sync the parent."""
-    for path in sorted(partial.rglob("*")):
-        _sync(path)
-    _sync(partial)
-    assert not final.exists(), f"{final} was published before"
-    partial.rename(final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -73,7 +73,7 @@ def test_a_crash_inside_an_update_changes_nothing(tmp_path: Path, whole: Path, c
 def test_a_crash_inside_a_checkpoint_changes_nothing(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    publish = checkpoint.publish
+    publish = checkpoint.publish_folder
 
     def crashing(partial: Path, final: Path) -> None:
         if final.name != "update-000003":
@@ -87,7 +87,7 @@ def test_a_crash_inside_a_checkpoint_changes_nothing(
         raise CrashError
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "publish", crashing)
+        patch.setattr(checkpoint, "publish_folder", crashing)
         with pytest.raises(CrashError):
             train(tmp_path, updates=UPDATES)
     train(tmp_path, updates=UPDATES)

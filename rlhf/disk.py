@@ -1,0 +1,26 @@
+"""A folder gets its final name only after everything in it is on the disk: what has the name is whole."""
+
+import os
+from pathlib import Path
+
+
+def publish_folder(partial: Path, final: Path) -> None:
+    """Sync every file of a finished folder, rename it, and sync the parent that holds the new name."""
+    sync_tree(partial)
+    partial.rename(final)
+    _sync(final.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Write a folder, all files and folders in it included, through to the disk."""
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
