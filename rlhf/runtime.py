@@ -226,12 +226,16 @@ class TrainingEngine:
                 loss.backward()
 
     def step(self) -> Tensor:
-        """Clip, step and clear; return the gradient norm before clipping (on the device: no waiting)."""
+        """Clip, step and clear; return the gradient norm before clipping.
+
+        A gradient that is not finite is cleared without a step; DeepSpeed takes the step, and only a checkpoint helps.
+        """
         if self._runtime.zero:
             self.module.step()
             return torch.as_tensor(self.module.get_global_grad_norm())
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self._max_grad_norm)
-        self.optimizer.step()
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 

@@ -30,7 +30,7 @@ _PARENTS: dict[StageName, tuple[StageName, ...]] = {
 _IMPORTED_PARENTS: dict[StageName, tuple[StageName, ...]] = {
     "sft": ("base",),
     "candidates": ("base", "prompts"),
-    "pairs": ("base",),
+    "pairs": ("base", "prompts"),
     "reward": ("base", "sft"),
     "ppo": ("base", "prompts", "sft"),
 }

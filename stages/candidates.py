@@ -15,6 +15,7 @@ from pathlib import Path
 from rlhf.candidates import distinct_responses, enough
 from rlhf.config.recipe import Config
 from rlhf.data.judgements import import_candidates
+from rlhf.data.splits import require_no_overlap
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError
 from rlhf.hashing import derive_seed
@@ -33,6 +34,7 @@ def run(config: Config) -> Path:
     with begin("candidates", config) as work:
         if config.candidates.import_path is not None:
             sets = import_candidates(config.candidates.import_path)
+            require_no_overlap(sets, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
         else:
             sets = _sample_all(config, work)
         write_jsonl(work.folder / "candidates.jsonl", sets)

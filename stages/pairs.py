@@ -1,6 +1,7 @@
 """Stage pairs: all preference pairs of every ranking, with probability, weight and margin.
 
-Reads candidates and rankings (or a pair file in TRL's preference format). Writes pairs.jsonl, which
+Reads candidates and rankings, or a pair file in TRL's preference format, whose prompts must not be those of the ppo,
+validation or test split. Writes pairs.jsonl, which
 `datasets.load_dataset("json", ...)` and TRL's trainers read as it is, and holdout.json, the prompts kept apart to
 measure the reward model. Pairs of one prompt are never divided between the two.
 
@@ -13,11 +14,11 @@ from pathlib import Path
 
 from rlhf.config.recipe import Config
 from rlhf.data.judgements import import_pairs
-from rlhf.data.splits import choose_holdout
+from rlhf.data.splits import choose_holdout, require_no_overlap
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError
 from rlhf.labels.aggregate import aggregate
-from rlhf.records import CandidateSet, PreferencePair, Ranking, read_jsonl, write_jsonl
+from rlhf.records import CandidateSet, PreferencePair, Prompt, Ranking, read_jsonl, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 def run(config: Config) -> Path:
     """Aggregate the rankings, or import the pairs."""
     with begin("pairs", config) as work:
-        pairs = import_pairs(config.pairs.import_path) if config.pairs.import_path else _aggregate(config, work)
+        pairs = _import(config.pairs.import_path, work) if config.pairs.import_path else _aggregate(config, work)
         if not pairs:
             raise DataError(
                 "no preference pair came out: every ranking is one single tie, or min_probability is too high"
@@ -45,6 +46,12 @@ def run(config: Config) -> Path:
             work.draft.facts["annotators"] = work.parents["rankings"].facts["annotators"]
         final = work.run.folder("pairs")
     return final
+
+
+def _import(path: Path, work: Work) -> list[PreferencePair]:
+    pairs = import_pairs(path)
+    require_no_overlap(pairs, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
+    return pairs
 
 
 def _aggregate(config: Config, work: Work) -> list[PreferencePair]:

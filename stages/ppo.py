@@ -72,7 +72,9 @@ def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> No
         "base_hash": outcome.base_hash,
         "updates": outcome.updates,
         "optimizer_steps": outcome.optimizer_steps,
+        "selected_update": outcome.selected_update,
         "best_update": outcome.best_update,
+        "bad_batches": outcome.bad_batches,
         "control": info.control,
     }
     log.info("score %.2f, KL %.2f nats", outcome.final["ppo/score_mean"], outcome.final["ppo/kl_nats"])
@@ -82,15 +84,16 @@ def _roles(config: Config, work: Work) -> dict[str, RoleSource]:
     """Say where each role's weights come from; the critic starts as the reward model."""
     sft, reward = work.parents["sft"].path, work.parents["reward"].path
     previous = work.parents["previous-policy"].path if "previous-policy" in work.parents else sft
-    critic = RoleSource(copy_of="reward", head=True, trainable=True)
-    if config.ppo.critic == "head":
-        critic = RoleSource(trunk_of="policy", head=True, trainable=True)
-    return {
+    roles = {
         "reference": RoleSource(folder=previous if config.ppo.reference == "previous" else sft),
         "policy": RoleSource(folder=previous if config.ppo.start == "previous" else sft, trainable=True),
         "reward": RoleSource(folder=reward, head=True),
-        "critic": critic,
     }
+    if config.ppo.advantage == "gae" and config.ppo.critic == "adapter":
+        roles["critic"] = RoleSource(copy_of="reward", head=True, trainable=True)
+    elif config.ppo.advantage == "gae":
+        roles["critic"] = RoleSource(trunk_of="policy", head=True, trainable=True)
+    return roles
 
 
 def _of_split(prompts: list[Prompt], split: str) -> list[Prompt]:

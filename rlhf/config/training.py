@@ -107,6 +107,22 @@ class RewardConfig:
 
 
 @section
+class GuardConfig:
+    """When a batch counts as bad: it is left out of training, and several in a row stop the run."""
+
+    max_kl_nats: float = result(100.0, gt=0)
+    """Mean KL of the responses to the reference above this, in nats per response."""
+    max_ratio: float = result(10.0, gt=1)
+    """Mean probability ratio of a minibatch above this, or below its inverse."""
+    min_length_share: float = result(0.1, ge=0, lt=1)
+    """Mean response length below this share of the first batch's."""
+    min_eos_share: float = result(0.1, ge=0, lt=1)
+    """Share of responses that end by themselves below this share of the first batch's."""
+    patience: int = result(3, ge=1)
+    """This many bad batches in a row stop the run."""
+
+
+@section
 class PpoConfig:
     """PPO that moves only the policy's LoRA weights (and the critic's)."""
 
@@ -116,6 +132,10 @@ class PpoConfig:
     """Where the policy starts: the SFT adapter, or the previous round's policy."""
     reference: Literal["sft", "previous"] = result("sft")
     """What the KL term anchors to."""
+    advantage: Literal["gae", "rloo"] = result("gae")
+    """Generalised advantage estimation with a critic; or the leave-one-out baseline, without one."""
+    samples_per_prompt: int = result(1, ge=1)
+    """Responses to each prompt of a batch; `rloo` compares them with each other and needs 2 or more."""
     critic: Literal["adapter", "head"] = result("adapter")
     """The critic's own adapter, initialised from the reward model; or a head on the policy's trunk."""
     updates: int = result(100, ge=1)
@@ -125,17 +145,21 @@ class PpoConfig:
     minibatch_size: int = result(128, ge=1)
     """Episodes per optimiser step, over all processes."""
     micro_batch_size: int = speed(32, ge=1)
-    """Episodes per forward pass and process."""
+    """Episodes per forward pass and process, at most."""
+    micro_batch_tokens: int | None = speed(None, ge=1)
+    """Tokens per forward pass and process, padding included; episodes of neighbouring lengths share one."""
     rollout_batch_size: int = speed(128, ge=1)
     """Episodes decoded together, per process."""
     epochs: int = result(4, ge=1)
     """Passes over each batch of episodes."""
+    stop_epochs_kl: float | None = result(None, gt=0)
+    """Leave out the rest of an update once a minibatch's KL to the rollout's policy exceeds this, in nats per token."""
     learning_rate: float = result(1e-5, gt=0)
     """Peak learning rate of the policy."""
     critic_learning_rate: float = result(1e-4, gt=0)
     """Peak learning rate of the critic adapter and head."""
     critic_warmup_updates: int = result(2, ge=0)
-    """First updates that train the critic alone."""
+    """First updates that train the critic alone; `rloo` has none."""
     linear_decay: bool = result(True)
     """Lower the learning rates linearly to 0 over the run."""
     adam_epsilon: float = result(1e-5, gt=0)
@@ -143,7 +167,13 @@ class PpoConfig:
     max_grad_norm: float = result(1.0, gt=0)
     """Global gradient clipping."""
     kl_coef: float = result(0.1, ge=0)
-    """Weight of the per-token KL term in the reward."""
+    """Weight of the per-token KL term in the reward; where the controller adapts it, the first one."""
+    kl_controller: Literal["fixed", "adaptive"] = result("fixed")
+    """Keep `kl_coef`, or steer it so that the KL comes to `kl_target` (Ziegler et al. 2019)."""
+    kl_target: float = result(6.0, gt=0)
+    """KL that the adaptive controller steers to, in nats per response."""
+    kl_horizon: int = result(10000, ge=1)
+    """Episodes in which the adaptive controller changes the coefficient by at most about a fifth."""
     clip_range: float = result(0.2, gt=0)
     """Clip of the policy ratio."""
     value_clip_range: float = result(0.2, gt=0)
@@ -160,23 +190,37 @@ class PpoConfig:
     """Divide rewards by their standard deviation; the mean is never shifted."""
     score_clip: float = result(5.0, gt=0)
     """Clip of the normalised score."""
+    score_shaping: Literal["none", "preference"] = result("none")
+    """Train on the score, or on the probability of being preferred to reference responses (PAR, Fu et al. 2025)."""
+    shaping_samples: int = result(1, ge=1)
+    """Reference responses to each prompt that `preference` compares with."""
     missing_eos_penalty: float = result(1.0, ge=0)
     """Subtracted from the score of a response that does not end by itself."""
     max_new_tokens: int = result(64, ge=1)
     """Longest response, in tokens."""
     temperature: float = result(1.0, gt=0, le=5)
     """Sampling temperature, also of all logprobs; rollouts use no top-k or top-p."""
-    evaluate_every: int = output(10, ge=1)
+    select: Literal["last", "best"] = result("last")
+    """Keep the last policy, or the one with the best validation score at a KL of at most `best_max_kl_nats`."""
+    best_max_kl_nats: float = result(10.0, gt=0)
+    """KL on the validation prompts beyond which a policy is never the best one, in nats per response."""
+    evaluate_every: int = result(10, ge=1)
     """Updates between looks at the validation prompts."""
-    evaluation_prompts: int = output(64, ge=1)
+    evaluation_prompts: int = result(64, ge=1)
     """Validation prompts per look."""
+    guard: GuardConfig = result(lambda: GuardConfig())
+    """When a batch counts as bad."""
     checkpoint_every: int = output(10, ge=1)
     """Updates between checkpoints."""
     keep_checkpoints: int = output(2, ge=1)
-    """Checkpoints kept."""
+    """Checkpoints kept, besides the last good one."""
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         require_multiple(self.batch_size, self.minibatch_size, "batch_size", "minibatch_size")
-        require_multiple(self.minibatch_size, self.micro_batch_size, "minibatch_size", "micro_batch_size")
+        require_multiple(self.batch_size, self.samples_per_prompt, "batch_size", "samples_per_prompt")
+        if self.micro_batch_tokens is None:
+            require_multiple(self.minibatch_size, self.micro_batch_size, "minibatch_size", "micro_batch_size")
+        if self.advantage == "rloo" and self.samples_per_prompt < 2:
+            raise ValueError(f"advantage rloo needs samples_per_prompt of 2 or more, found {self.samples_per_prompt}")
         return self

@@ -1,4 +1,4 @@
-"""From scores to advantages: the KL term inside the reward, and generalised advantage estimation.
+"""From scores to advantages: shaping, the KL term inside the reward, and two estimators (GAE, RLOO).
 
 All tensors are (batch, response), padded on the right; `response_mask` is True on response tokens, the end token
 included. Pure functions: tensors and numbers in, tensors out.
@@ -19,6 +19,17 @@ def shape_scores(
     Huang et al. 2024 put a constant in the score's place; subtracting keeps the order of unfinished responses.
     """
     return scores.clamp(-clip, clip) - missing_eos_penalty * (~ended).float()
+
+
+def preference_scores(
+    scores: Float[Tensor, " batch"], reference_scores: Float[Tensor, "batch samples"]
+) -> Float[Tensor, " batch"]:
+    """Return the mean over reference samples of sigmoid(score - reference score), between 0 and 1 (PAR).
+
+    Under the Bradley-Terry model this is the probability that the response is preferred to one of the reference's; it
+    stops paying for ever higher scores, which is where reward hacking starts (Fu et al. 2025, eq. 7).
+    """
+    return torch.sigmoid(scores[:, None] - reference_scores).mean(dim=1)
 
 
 def token_rewards(
@@ -60,3 +71,18 @@ def gae(
         advantages[:, t] = running
     # Beyond the last token every delta is 0, so the padding adds nothing to what comes before it.
     return advantages, advantages + values
+
+
+def rloo(
+    rewards: Float[Tensor, "batch response"], response_mask: Bool[Tensor, "batch response"], samples_per_prompt: int
+) -> Float[Tensor, "batch response"]:
+    """Return the sequence's return less the mean return of the prompt's other samples, on every token of the row.
+
+    A_i = R_i - mean over j != i of R_j, with R the sum of a row's rewards (Kool et al. 2019; Ahmadian et al. 2024, eq.
+    6). Rows of one prompt follow one another. There is no critic, and no discount.
+    """
+    count = samples_per_prompt
+    assert count >= 2, f"{count} sample per prompt has no others to compare with"
+    returns = rewards.masked_fill(~response_mask, 0.0).sum(dim=1).view(-1, count)
+    advantages = (returns - returns.mean(dim=1, keepdim=True)) * (count / (count - 1))
+    return advantages.view(-1, 1).expand_as(rewards).masked_fill(~response_mask, 0.0)

@@ -25,7 +25,7 @@ from rlhf.runtime import Runtime, TrainingEngine
 
 FOLDER = "checkpoints"
 STATE_FILE, OPTIMIZER_FILE, RANDOM_FILE = "state.json", "optimizer.safetensors", "random.safetensors"
-TRAINED_ROLES = ("policy", "critic")
+BEST_FOLDER, LAST_GOOD_FILE = "best", "last-good"
 # Fields that may change between a stop and a resume without changing what is computed.
 _FREE_FIELDS = ("checkpoint_every", "keep_checkpoints")
 
@@ -37,8 +37,13 @@ class Progress:
     Attributes:
         update: Updates done.
         optimizer_steps: Optimiser steps done.
-        best_update: Update with the best validation score; -1 before the first look.
+        best_update: Update with the best validation score within the bound on KL; -1 before there is one.
         best_score: That score.
+        kl_coef: Coefficient of the next update.
+        first_length: Mean response length of the first batch, in tokens.
+        first_eos_rate: Share of the first batch's responses that ended by themselves.
+        bad_in_a_row: Bad batches since the last good one.
+        bad_batches: Bad batches in all.
         starts_at_reference: Whether policy and reference were equal at the start.
         base_hash: Hash of the base weights in memory at the start.
     """
@@ -47,6 +52,11 @@ class Progress:
     optimizer_steps: int = 0
     best_update: int = -1
     best_score: float = 0.0
+    kl_coef: float = 0.0
+    first_length: float = 0.0
+    first_eos_rate: float = 0.0
+    bad_in_a_row: int = 0
+    bad_batches: int = 0
     starts_at_reference: bool = False
     base_hash: str = ""
 
@@ -77,23 +87,31 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     runtime.wait()
-    for role in TRAINED_ROLES:
+    for role in trained_roles(shared):
         shared.save_role(role, partial / role, write=runtime.is_main)
     optimizer = engine.state()
+    random = runtime.gather([random_state()])
     if runtime.is_main:
         save_file(optimizer, partial / OPTIMIZER_FILE)
-        save_file({"torch": torch.get_rng_state()}, partial / RANDOM_FILE)
+        save_file(
+            {f"{rank}.{name}": state for rank, found in enumerate(random) for name, state in found.items()},
+            partial / RANDOM_FILE,
+        )
         state = {"identity": identity, **asdict(progress)}
         (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         assert not final.exists(), f"{final} was published before"
         publish_folder(partial, final)
+        good = last_good_checkpoint(folder)
         for old in find_checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+            if old != good:
+                shutil.rmtree(old)
     runtime.wait()
     return final
 
 
-def load_checkpoint(folder: Path, shared: SharedBase, engine: TrainingEngine, identity: str) -> Progress | None:
+def load_checkpoint(
+    folder: Path, shared: SharedBase, engine: TrainingEngine, identity: str, rank: int = 0
+) -> Progress | None:
     """Restore the newest checkpoint into memory; None where there is none.
 
     Raises:
@@ -115,13 +133,66 @@ def load_checkpoint(folder: Path, shared: SharedBase, engine: TrainingEngine, id
         raise ArtifactError(
             f"{path}: made with other ppo settings, seed or prompts; put them back, or delete {path.parent} to start anew"
         )
-    for role in TRAINED_ROLES:
+    for role in trained_roles(shared):
         shared.load_role(role, path / role)
     engine.load_state(read_safetensors(path / OPTIMIZER_FILE)[0])
-    torch.set_rng_state(read_safetensors(path / RANDOM_FILE)[0]["torch"])
+    restore_random_state(read_safetensors(path / RANDOM_FILE)[0], rank)
     return progress
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return all published checkpoints, oldest first."""
     return sorted((folder / FOLDER).glob("update-*"))
+
+
+def mark_good(folder: Path, update: int) -> None:
+    """Note that the policy after an update sampled a good batch, where a checkpoint of it exists."""
+    name = f"update-{update:06d}"
+    if not (folder / FOLDER / name).is_dir():
+        return
+    unfinished = folder / FOLDER / f".{LAST_GOOD_FILE}.tmp"
+    unfinished.write_text(name, encoding="utf-8")
+    unfinished.replace(folder / FOLDER / LAST_GOOD_FILE)
+
+
+def last_good_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint whose policy is known to have sampled a good batch."""
+    pointer = folder / FOLDER / LAST_GOOD_FILE
+    named = folder / FOLDER / pointer.read_text(encoding="utf-8") if pointer.is_file() else None
+    return named if named is not None and named.is_dir() else None
+
+
+def save_best(folder: Path, shared: SharedBase, runtime: Runtime) -> None:
+    """Write the policy as the best one so far, in place of the one before.
+
+    A crash in between is harmless: the resumed run comes to the same look at the validation prompts and writes again.
+    """
+    partial, final = folder / f".{BEST_FOLDER}.partial", folder / BEST_FOLDER
+    if runtime.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+    runtime.wait()
+    shared.save_role("policy", partial, write=runtime.is_main)
+    if runtime.is_main:
+        shutil.rmtree(final, ignore_errors=True)
+        publish_folder(partial, final)
+    runtime.wait()
+
+
+def trained_roles(shared: SharedBase) -> list[str]:
+    """Return the roles that training moves: the policy, and the critic where there is one."""
+    return [role for role in ("policy", "critic") if role in shared.adapter_of]
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """Return the state of this process's generators, from which a scorer may draw."""
+    devices = {f"cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return {"cpu": torch.get_rng_state(), **devices}
+
+
+def restore_random_state(states: dict[str, torch.Tensor], rank: int) -> None:
+    """Put a process's generators back; a process that the run did not have before keeps its fresh ones."""
+    if (cpu := states.get(f"{rank}.cpu")) is not None:
+        torch.set_rng_state(cpu)
+    for index in range(torch.cuda.device_count()):
+        if (state := states.get(f"{rank}.cuda{index}")) is not None:
+            torch.cuda.set_rng_state(state, index)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlhf.config.training import PpoConfig
 from rlhf.models.roles import SharedBase
-from rlhf.ppo.kl import kl_k1, kl_k3
+from rlhf.ppo.kl import kl_k1, kl_k2, kl_k3
 from rlhf.ppo.optimise import STATISTICS, Optimised, Targets
 from rlhf.ppo.rollout import Rollout, ScoreFn, examine, sample_episodes, score_samples
 from rlhf.runtime import Runtime
@@ -21,14 +21,12 @@ VALIDATION_KEYS = 1 << 40
 
 
 def measure_update(rollout: Rollout, targets: Targets, done: Optimised, runtime: Runtime) -> dict[str, float]:
-    """Return the `ppo/*` numbers of one update."""
+    """Return the `ppo/*` numbers of one update's targets and optimiser steps."""
     total = dict(zip(STATISTICS, runtime.sum(done.total.double()).tolist(), strict=True))
     first = dict(zip(STATISTICS, runtime.sum(done.first.double()).tolist(), strict=True))
-    numbers = describe(rollout, runtime)
     mask = rollout.response_mask
     rewards = _means({"reward": (targets.rewards * mask).sum(1)}, torch.ones(len(rollout)), runtime)
     return {
-        **{f"ppo/{name}": value for name, value in numbers.items()},
         "ppo/reward_sum": rewards["reward"],
         "ppo/ratio_first": first["ratio"] / first["tokens"],
         "ppo/clip_fraction_first": first["clipped"] / first["tokens"],
@@ -39,6 +37,7 @@ def measure_update(rollout: Rollout, targets: Targets, done: Optimised, runtime:
         "ppo/value_clip_fraction": total["value_clipped"] / total["tokens"],
         "ppo/explained_variance": _explained_variance(rollout, targets, runtime),
         "ppo/grad_norm": float(done.grad_norms.mean()),
+        "ppo/optimizer_steps": float(len(done.grad_norms)),
         "ppo/sampler_gap_nats": rollout.sampler_gap,
     }
 
@@ -56,6 +55,7 @@ def describe(rollout: Rollout, runtime: Runtime, weights: Tensor | None = None) 
         "score_mean": rollout.scores,
         "score_square": rollout.scores.square(),
         "kl_nats": (kl_k1(rollout.logprobs, rollout.reference_logprobs) * mask).sum(1),
+        "kl_k2_nats": (kl_k2(rollout.logprobs, rollout.reference_logprobs) * mask).sum(1),
         "kl_k3_nats": (kl_k3(rollout.logprobs, rollout.reference_logprobs) * mask).sum(1),
         "length_tokens": mask.sum(1).float(),
         "eos_rate": rollout.ended.float(),
@@ -85,7 +85,7 @@ def measure_validation(
     weights = torch.tensor([float(row < len(prompts)) for row in rows])
     local = [prompts[min(row, len(prompts) - 1)] for row in rows]
     samples = sample_episodes(shared, text, local, [VALIDATION_KEYS + row for row in rows], config, seed)
-    rollout = examine(shared, samples, score_samples(score_fn, samples), config)
+    rollout = examine(shared, samples, score_samples(score_fn, samples), config, runtime)
     numbers = describe(rollout, runtime, weights)
     numbers["score_error"] = numbers["score_std"] / max(1, len(prompts) - 1) ** 0.5
     shown = [

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from rlhf.config.training import PpoConfig
 from rlhf.models.logprobs import frozen_head_logprobs, predicting
 from rlhf.models.roles import SharedBase
-from rlhf.ppo.advantages import gae, shape_scores, token_rewards
+from rlhf.ppo.advantages import gae, preference_scores, rloo, shape_scores, token_rewards
+from rlhf.ppo.guard import find_ratio_fault
 from rlhf.ppo.kl import kl_k1
-from rlhf.ppo.losses import policy_loss, value_loss
-from rlhf.ppo.rollout import Rollout, lay_out, micro_batches
+from rlhf.ppo.losses import ValueLoss, policy_loss, value_loss
+from rlhf.ppo.rollout import Rollout, even_out, lay_out, micro_batches
 from rlhf.runtime import Runtime, TrainingEngine
 from rlhf.tensors import masked_sum, whiten
 
@@ -36,15 +37,25 @@ class Targets:
     returns: Float[Tensor, "batch response"]
 
 
-def make_targets(rollout: Rollout, config: PpoConfig, runtime: Runtime) -> Targets:
-    """Turn scores and KL into rewards, and rewards into advantages; moments are taken over all processes."""
+def make_targets(rollout: Rollout, config: PpoConfig, runtime: Runtime, *, kl_coef: float | None = None) -> Targets:
+    """Turn scores and KL into rewards, and rewards into advantages; moments are taken over all processes.
+
+    `kl_coef` is the coefficient of this update, where a controller moves it.
+    """
     mask = rollout.response_mask
-    scores = shape_scores(rollout.scores, rollout.ended, config.score_clip, config.missing_eos_penalty)
+    scores = rollout.scores
+    if rollout.compared_scores is not None:
+        scores = preference_scores(scores, rollout.compared_scores)
+    scores = shape_scores(scores, rollout.ended, config.score_clip, config.missing_eos_penalty)
     kl = kl_k1(rollout.logprobs, rollout.reference_logprobs)
-    rewards = token_rewards(scores, kl, mask, config.kl_coef)
+    rewards = token_rewards(scores, kl, mask, config.kl_coef if kl_coef is None else kl_coef)
     if config.whiten_rewards:
         rewards = whiten(rewards, mask, *moments(rewards, mask, runtime), shift_mean=False)
-    advantages, returns = gae(rewards, rollout.values, mask, config.discount, config.gae_lambda)
+    if config.advantage == "rloo":
+        advantages = rloo(rewards, mask, config.samples_per_prompt)
+        returns = advantages
+    else:
+        advantages, returns = gae(rewards, rollout.values, mask, config.discount, config.gae_lambda)
     if config.whiten_advantages:
         advantages = whiten(advantages, mask, *moments(advantages, mask, runtime))
     return Targets(rewards, advantages, returns)
@@ -97,15 +108,16 @@ class PpoLosses(nn.Module):
         config, shared = self.config, self.shared
         states = predicting(shared.hidden("policy", input_ids), response_mask)
         logprobs, _ = frozen_head_logprobs(shared.lm_head, states, input_ids[response_mask], config.temperature)
-        if config.critic == "adapter":
-            states = predicting(shared.hidden("critic", input_ids), response_mask)
-        elif policy_weight == 0:
-            states = states.detach()
-        values = shared.read_head("critic", states)
         mask = torch.ones_like(logprobs, dtype=torch.bool)
         policy = policy_loss(logprobs, old_logprobs, advantages, mask, config.clip_range)
-        value = value_loss(values, old_values, returns, mask, config.value_clip_range)
-        loss = policy_weight * policy.loss + config.value_coef * value.loss
+        loss, value = policy_weight * policy.loss, ValueLoss(torch.zeros(()), torch.zeros(()))
+        if config.advantage == "gae":
+            if config.critic == "adapter":
+                states = predicting(shared.hidden("critic", input_ids), response_mask)
+            elif policy_weight == 0:
+                states = states.detach()
+            value = value_loss(shared.read_head("critic", states), old_values, returns, mask, config.value_clip_range)
+            loss = loss + config.value_coef * value.loss
         statistics = torch.stack(
             [
                 mask.sum().float(),
@@ -129,13 +141,15 @@ class Optimised:
         total: Statistics summed over all micro-batches of this process, in the order of `STATISTICS`.
         first: The same of the first minibatch, before any step of this update.
         largest_deviation: Largest |ratio - 1| in the first minibatch.
-        grad_norms: Gradient norm of each optimiser step, before clipping.
+        grad_norms: Gradient norm of each minibatch, before clipping.
+        fault: What ended the phase early for the collapse guard, if anything did.
     """
 
     total: Float[Tensor, " statistics"]
     first: Float[Tensor, " statistics"]
     largest_deviation: Float[Tensor, ""]
     grad_norms: Float[Tensor, " steps"]
+    fault: str | None = None
 
 
 def optimise(
@@ -150,7 +164,8 @@ def optimise(
 ) -> Optimised:
     """Take `epochs` passes over the rollout, one optimiser step per minibatch.
 
-    Every loss is divided by the response tokens of its whole minibatch, over all processes.
+    Every loss is divided by the response tokens of its whole minibatch, over all processes. All processes take the same
+    number of micro-steps, and leave early at the same minibatch.
 
     Args:
         engine: Holds the module and the optimiser.
@@ -163,24 +178,50 @@ def optimise(
     """
     share = runtime.share(config.minibatch_size, "ppo.minibatch_size")
     plan = list(_plan(len(rollout), share, config.epochs, (*seed, runtime.process_index)))
+    batches = even_out(
+        [
+            list(micro_batches(rollout.sequences, rows, config.micro_batch_size, config.micro_batch_tokens))
+            for rows in plan
+        ],
+        runtime,
+    )
+    seen: list[Tensor] = []
+    norms: list[Tensor] = []
+    fault: str | None = None
     lengths = rollout.response_mask.sum(dim=1)
     # All token counts in one exchange, before the first step.
     tokens = runtime.sum(torch.stack([lengths[rows].sum() for rows in plan]).double()).tolist()
-    statistics: list[list[Tensor]] = []
-    norms: list[Tensor] = []
-    for rows, count in zip(plan, tokens, strict=True):
-        parts = list(micro_batches(rollout.sequences, rows, config.micro_batch_size))
-        seen = []
-        for number, part in enumerate(parts, start=1):
+    for parts, count in zip(batches, tokens, strict=True):
+        found: list[Tensor] = []
+        for number, (part, weight) in enumerate(parts, start=1):
             batch = _micro_batch(rollout, targets, part, runtime.device)
-            loss, found = engine.forward(*batch, policy_weight)
-            engine.backward(loss / count, last=number == len(parts))
-            seen.append(found)
+            loss, statistics = engine.forward(*batch, policy_weight)
+            engine.backward(loss * (weight / count), last=number == len(parts))
+            if weight:
+                found.append(statistics)
         norms.append(engine.step())
-        statistics.append(seen)
-    first = torch.stack(statistics[0])
-    everything = torch.stack([found for seen in statistics for found in seen])
-    return Optimised(everything.sum(0).cpu(), first.sum(0).cpu(), first[:, -1].amax().cpu(), torch.stack(norms).cpu())
+        seen.append(_add_up(found))
+        fault, stop = _judge(seen[-1], norms[-1], config, runtime)
+        if fault or stop:
+            break
+    everything = torch.stack(seen)
+    return Optimised(everything.sum(0).cpu(), seen[0].cpu(), seen[0][-1].cpu(), torch.stack(norms).cpu(), fault)
+
+
+def _add_up(found: list[Tensor]) -> Tensor:
+    """Sum the statistics of a minibatch's micro-batches; of the last one, `deviation`, take the largest."""
+    stacked = torch.stack(found)
+    return torch.cat([stacked[:, :-1].sum(0), stacked[:, -1:].amax(0)])
+
+
+def _judge(statistics: Tensor, norm: Tensor, config: PpoConfig, runtime: Runtime) -> tuple[str | None, bool]:
+    """Return what is wrong with a minibatch, and whether the policy is far enough from the rollout's to stop here."""
+    total = dict(zip(STATISTICS, runtime.sum(statistics.double().cpu()).tolist(), strict=True))
+    fault = find_ratio_fault(total["ratio"] / total["tokens"], total["policy_loss"] + total["value_loss"], config.guard)
+    if fault is None and not bool(torch.isfinite(norm)):
+        fault = "a gradient is not finite"
+    limit = config.stop_epochs_kl
+    return fault, limit is not None and total["approx_kl"] / total["tokens"] > limit
 
 
 def _plan(count: int, share: int, epochs: int, seed: tuple[int, ...]) -> Iterator[list[int]]:

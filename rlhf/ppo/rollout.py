@@ -14,10 +14,13 @@ from torch import Tensor
 from rlhf.config.training import PpoConfig
 from rlhf.models.logprobs import frozen_head_logprobs, predicting, response_logprobs
 from rlhf.models.roles import SharedBase
+from rlhf.runtime import Runtime
 from rlhf.sampling import Samples, Sampling, sample
 from rlhf.tensors import lengths_to_mask, pad_right, unflatten
 from rlhf.text import TextFormat
 
+# Reference responses draw from keys that neither rollouts nor looks at the validation prompts reach.
+REFERENCE_KEYS = 1 << 41
 # Scores of (prompt, response) token ids, normalised to mean 0 and standard deviation 1 on SFT samples.
 ScoreFn = Callable[[list[list[int]], list[list[int]]], Tensor]
 
@@ -37,6 +40,7 @@ class Rollout:
         values: The critic's estimate before each token.
         entropies: Entropy of the policy at each token, in nats.
         sampler_gap: Mean absolute difference between the sampler's and the trainer's logprobs, in nats.
+        compared_scores: Scores of reference responses to the same prompts, where the score is shaped by them.
     """
 
     sequences: list[list[int]]
@@ -49,9 +53,32 @@ class Rollout:
     values: Float[Tensor, "batch response"]
     entropies: Float[Tensor, "batch response"]
     sampler_gap: float
+    compared_scores: Float[Tensor, "batch samples"] | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
+
+
+def score_references(
+    shared: SharedBase,
+    text: TextFormat,
+    samples: Samples,
+    keys: Sequence[int],
+    score_fn: ScoreFn,
+    config: PpoConfig,
+    seed: int,
+) -> Float[Tensor, "batch samples"] | None:
+    """Score fresh responses of the reference to the same prompts, where scores are shaped by comparison.
+
+    They are drawn anew in every update, so that a resumed run computes what an uninterrupted one does.
+    """
+    if config.score_shaping == "none":
+        return None
+    count = config.shaping_samples
+    prompts = [prompt for prompt in samples.prompt_ids for _ in range(count)]
+    keys = [REFERENCE_KEYS + key * count + place for key in keys for place in range(count)]
+    drawn = sample_episodes(shared, text, prompts, keys, config, seed, role="reference")
+    return score_samples(score_fn, drawn).view(-1, count)
 
 
 def score_samples(score_fn: ScoreFn, samples: Samples) -> Float[Tensor, " batch"]:
@@ -69,11 +96,13 @@ def sample_episodes(
     keys: Sequence[int],
     config: PpoConfig,
     seed: int,
+    *,
+    role: str = "policy",
 ) -> Samples:
-    """Let the policy respond, unconstrained: no top-k, no top-p, no minimal length."""
+    """Let a role respond, unconstrained: no top-k, no top-p, no minimal length."""
     return sample(
         shared,
-        "policy",
+        role,
         prompts_ids,
         text,
         Sampling(config.temperature, config.max_new_tokens),
@@ -84,8 +113,10 @@ def sample_episodes(
 
 
 @torch.no_grad()
-def examine(shared: SharedBase, samples: Samples, scores: Float[Tensor, " batch"], config: PpoConfig) -> Rollout:
-    """Compute old logprobs, reference logprobs and values of sampled episodes."""
+def examine(
+    shared: SharedBase, samples: Samples, scores: Float[Tensor, " batch"], config: PpoConfig, runtime: Runtime
+) -> Rollout:
+    """Compute old logprobs, reference logprobs and, where there is a critic, values of sampled episodes."""
     sequences = [
         [*prompt, *response] for prompt, response in zip(samples.prompt_ids, samples.response_ids, strict=True)
     ]
@@ -94,18 +125,21 @@ def examine(shared: SharedBase, samples: Samples, scores: Float[Tensor, " batch"
     shape = mask.shape
     logprobs, reference, values, entropies = (torch.zeros(shape) for _ in range(4))
     prompt_lengths = [len(prompt) for prompt in samples.prompt_ids]
-    for rows in micro_batches(sequences, range(len(sequences)), config.micro_batch_size):
+    parts = list(micro_batches(sequences, range(len(sequences)), config.micro_batch_size, config.micro_batch_tokens))
+    for rows, _ in even_out([parts], runtime)[0]:
         ids, response = lay_out(sequences, prompt_lengths, rows, shared.device)
         hidden = shared.hidden("policy", ids)
         states, targets = predicting(hidden, response), ids[response]
         found, entropy = frozen_head_logprobs(shared.lm_head, states, targets, config.temperature, entropy=True)
         anchor, _ = response_logprobs(shared, "reference", ids, None, response, config.temperature)
-        if config.critic == "adapter":
-            states = predicting(shared.hidden("critic", ids), response)
         part = mask[rows]
         logprobs[rows] = unflatten(found.cpu(), part)
         entropies[rows] = unflatten(entropy.cpu(), part)
         reference[rows] = unflatten(anchor.cpu(), part)
+        if config.advantage == "rloo":
+            continue
+        if config.critic == "adapter":
+            states = predicting(shared.hidden("critic", ids), response)
         values[rows] = unflatten(shared.read_head("critic", states).cpu(), part)
     sampled = pad_right(samples.logprobs, 0.0, torch.float32)
     gap = ((sampled - logprobs).abs() * mask).sum() / mask.sum()
@@ -113,11 +147,40 @@ def examine(shared: SharedBase, samples: Samples, scores: Float[Tensor, " batch"
     return Rollout(sequences, prompt_lengths, mask, ended, scores, logprobs, reference, values, entropies, float(gap))
 
 
-def micro_batches(sequences: Sequence[list[int]], rows: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield the rows in groups of neighbouring lengths, so that little is padded."""
+def micro_batches(
+    sequences: Sequence[list[int]], rows: Sequence[int], size: int, tokens: int | None = None
+) -> Iterator[list[int]]:
+    """Yield the rows in groups of neighbouring lengths, so that little is padded.
+
+    Args:
+        sequences: Token ids of all episodes.
+        rows: The episodes to group.
+        size: Most episodes in a group.
+        tokens: Most tokens in a group, padding included; a longer episode is a group of its own.
+    """
     order = sorted(rows, key=lambda row: (len(sequences[row]), row))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    start = 0
+    for end in range(1, len(order) + 1):
+        full = end - start == size
+        if end < len(order) and tokens is not None:
+            full = full or (end - start + 1) * len(sequences[order[end]]) > tokens
+        if full or end == len(order):
+            yield order[start:end]
+            start = end
+
+
+def even_out(groups: Sequence[Sequence[list[int]]], runtime: Runtime) -> list[list[tuple[list[int], float]]]:
+    """Give every process the same number of micro-batches in each group, and each micro-batch its weight.
+
+    Every micro-batch is a collective operation somewhere, so processes with fewer would hang the others. What is added
+    is a repetition of weight 0.
+    """
+    counts = runtime.gather([[len(parts) for parts in groups]])
+    wanted = [max(column) for column in zip(*counts, strict=True)]
+    return [
+        [(part, 1.0) for part in parts] + [(parts[0], 0.0)] * (count - len(parts))
+        for parts, count in zip(groups, wanted, strict=True)
+    ]
 
 
 def lay_out(

@@ -1,11 +1,13 @@
 """Rewards, advantages, KL estimators and losses: arithmetic and properties."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from rlhf.ppo.advantages import gae, shape_scores, token_rewards
-from rlhf.ppo.kl import kl_k1, kl_k3
+from rlhf.ppo.advantages import gae, preference_scores, rloo, shape_scores, token_rewards
+from rlhf.ppo.kl import adapt_kl_coef, kl_k1, kl_k2, kl_k3
 from rlhf.ppo.losses import policy_loss, value_loss
 from rlhf.tensors import lengths_to_mask
 
@@ -67,12 +69,45 @@ def test_padding_changes_nothing() -> None:
         assert (right[:, 4:] == 0).all()
 
 
+def test_rloo_by_hand() -> None:
+    # Returns 3, 1 | 5, 0: the first prompt's advantages are 3 - 1 and 1 - 3, the second's 5 and -5.
+    rewards = torch.tensor([[1.0, 2.0], [1.0, 9.0], [2.0, 3.0], [0.0, 9.0]])
+    mask = lengths_to_mask(torch.tensor([2, 1, 2, 1]), 2)
+    assert rloo(rewards, mask, 2).tolist() == [[2.0, 2.0], [-2.0, 0.0], [5.0, 5.0], [-5.0, 0.0]]
+
+
+def test_rloo_of_a_prompt_sums_to_zero_whatever_is_added_to_its_rewards() -> None:
+    rewards, mask = _random(3, (6, 4)), lengths_to_mask(torch.tensor([4, 2, 1, 3, 3, 2]), 4)
+    found = rloo(rewards, mask, 3)
+    assert torch.allclose(found[:, 0].view(2, 3).sum(1), torch.zeros(2), atol=1e-5)
+    shifted = rewards.clone()
+    shifted[:, 0] += 7.0
+    assert torch.allclose(rloo(shifted, mask, 3), found, atol=1e-5)
+
+
+def test_preference_scores_are_probabilities_of_winning() -> None:
+    # sigmoid(0) = .5; sigmoid(log 3) = 3/4 and sigmoid(-log 3) = 1/4
+    found = preference_scores(torch.tensor([1.0, math.log(3.0)]), torch.tensor([[1.0, 1.0], [0.0, 2 * math.log(3.0)]]))
+    assert found.tolist() == pytest.approx([0.5, 0.5])
+    assert preference_scores(torch.tensor([math.log(3.0)]), torch.tensor([[0.0]])).item() == pytest.approx(0.75)
+
+
+def test_the_kl_coefficient_moves_by_a_clipped_share_of_the_error() -> None:
+    # KL twice its target: error clipped to .2; half of the horizon: .1 * (1 + .2 * .5) = .11
+    assert adapt_kl_coef(0.1, 12.0, 6.0, 500, 1000) == pytest.approx(0.11)
+    assert adapt_kl_coef(0.1, 0.0, 6.0, 500, 1000) == pytest.approx(0.09)
+    # 10 % above: error .1
+    assert adapt_kl_coef(0.1, 6.6, 6.0, 1000, 1000) == pytest.approx(0.11)
+    assert adapt_kl_coef(0.1, 6.0, 6.0, 1000, 1000) == 0.1
+
+
 def test_k1_may_be_negative_and_k3_never_is() -> None:
     policy, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-2.0, -1.0])
     assert kl_k1(policy, reference).tolist() == [1.0, -1.0]
     # exp(-1) - 1 + 1 and exp(1) - 1 - 1
     assert kl_k3(policy, reference).tolist() == pytest.approx([0.36788, 0.71828], abs=1e-4)
     assert (kl_k3(_random(1), _random(2)) >= 0).all()
+    assert kl_k2(policy, torch.tensor([-2.0, -4.0])).tolist() == [0.5, 2.0]
 
 
 def test_both_estimators_have_the_exact_kl_as_their_mean() -> None:

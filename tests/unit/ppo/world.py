@@ -51,7 +51,7 @@ def train(
     base = tiny_base(folder, scale=3.0)
     shared = shared or build_shared_base(base, tiny_roles(config.critic))
     out = folder / "ppo"
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(out, bars=False)
     outcome = train_ppo(shared, base.text, prompts(), prompts(4), score, config, seed, out, tracker, start_runtime())
     return outcome, shared
