@@ -53,7 +53,7 @@ def train(
     out = folder / "ppo"
     out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(out, bars=False)
-    outcome = train_ppo(shared, base.text, prompts(), prompts(4), score, config, seed, out, tracker, start_runtime())
+    outcome = train_ppo(shared, base.text, prompts(), prompts(12), score, config, seed, out, tracker, start_runtime())
     return outcome, shared
 
 
