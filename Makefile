@@ -17,7 +17,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := rlhf stages labeling_ui tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check format
+.PHONY: help setup demo test fast faults check format
 
 help:  ## list these words
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: .venv/.installed-dev  ## every test that this machine can run
 
 fast: .venv/.installed-dev  ## the tests without the slow ones
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not distributed and not ui"
+
+faults: .venv/.installed-dev  ## PPO killed 20 times at random moments, and without disk space
+	FAULT_KILLS=20 $(BIN)/pytest tests/faults
 
 check: .venv/.installed-dev  ## ruff, pyright, import-linter
 	$(BIN)/ruff check $(SOURCES)

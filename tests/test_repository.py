@@ -178,3 +178,16 @@ def test_documents_name_commands_that_exist() -> None:
         )
         assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= targets, document
         assert set(re.findall(r"^rlhf ([a-z]+)", code, re.MULTILINE)) <= known, document
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    named = {
+        found for path in DOCUMENTS for found in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text("utf-8"))
+    }
+    assert len(named) > 20
+    missing = [
+        f"{path}::{name}"
+        for path, name in sorted(named)
+        if not (REPOSITORY / path).is_file() or f"def {name}(" not in (REPOSITORY / path).read_text("utf-8")
+    ]
+    assert not missing

@@ -124,3 +124,17 @@ def test_configuration_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 2  # pyright: ignore[reportAttributeAccessIssue]
     assert plain(config)["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("batch_size: 100, minibatch_size: 64", "batch_size is 100 and minibatch_size is 64"),
+        ("minibatch_size: 128, micro_batch_size: 24", "minibatch_size is 128 and micro_batch_size is 24"),
+        ("samples_per_prompt: 3", "samples_per_prompt is 3"),
+        ("advantage: rloo", "rloo needs samples_per_prompt of 2 or more"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(tmp_path: Path, settings: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(write(tmp_path, f"run: x\nppo: {{{settings}}}\n"))

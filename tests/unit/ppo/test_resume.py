@@ -33,10 +33,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ppo"
 
 
-def _require_same(found: Path, expected: Path) -> None:
+def require_same(found: Path, expected: Path, updates: int = UPDATES) -> None:
+    """Compare everything that two runs computed, byte for byte."""
     names = ["adapter_model.safetensors", "adapter_config.json", "samples.jsonl"]
     names += [f"critic/{name}" for name in ("adapter_model.safetensors", "head.safetensors")]
-    last = f"checkpoints/update-{UPDATES:06d}"
+    last = f"checkpoints/update-{updates:06d}"
     names += [f"{last}/{name}" for name in ("optimizer.safetensors", "random.safetensors", "state.json")]
     for name in names:
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
@@ -91,7 +92,7 @@ def test_a_crash_inside_a_checkpoint_changes_nothing(
         with pytest.raises(CrashError):
             train(tmp_path, updates=UPDATES)
     train(tmp_path, updates=UPDATES)
-    _require_same(tmp_path / "ppo", whole)
+    require_same(tmp_path / "ppo", whole)
 
 
 def test_resuming_a_finished_run_repeats_nothing(tmp_path: Path, whole: Path) -> None:
@@ -99,7 +100,7 @@ def test_resuming_a_finished_run_repeats_nothing(tmp_path: Path, whole: Path) ->
     lines = (tmp_path / "ppo" / "metrics.jsonl").read_text()
     train(tmp_path, updates=UPDATES)
     assert (tmp_path / "ppo" / "metrics.jsonl").read_text() == lines
-    _require_same(tmp_path / "ppo", whole)
+    require_same(tmp_path / "ppo", whole)
 
 
 def test_checkpoints_beyond_the_number_kept_are_removed(whole: Path) -> None:
@@ -145,4 +146,4 @@ def test_kill_9_at_any_moment(tmp_path: Path, whole: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(arguments, env=environment, check=True, capture_output=True)
-    _require_same(tmp_path / "ppo", whole)
+    require_same(tmp_path / "ppo", whole)
