@@ -8,19 +8,19 @@ depend on its neighbours, on the batch size or on the number of processes, up to
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
+from rlhf.decoding import Decoder, InStep, Trunk
 from rlhf.models.roles import SharedBase
-from rlhf.tensors import pad_left, positions_from_mask
 from rlhf.text import TextFormat
 
-# Compacting the cache copies it; below this share of finished rows that costs more than it saves.
-COMPACT_SHARE = 0.125
+BLOCK = 128
+"""Tokens whose probabilities are summed before the draw is looked up among the sums."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def sample(
     batch_size: int,
     keys: Sequence[int],
     merge: bool = True,
+    in_step: InStep | None = None,
 ) -> Samples:
     """Sample one response per prompt.
 
@@ -74,6 +75,8 @@ def sample(
         batch_size: Most episodes decoded together.
         keys: One number per episode; the same (seed, key) draws the same uniforms.
         merge: Decode with the adapter merged into an fp32 base.
+        in_step: Says whether any process is still busy, given whether this one is. All processes must call `sample`
+            with it, under sharded weights, whose every forward pass is a collective: each then runs equally many.
 
     Returns:
         Responses in the order of `prompts_ids`.
@@ -82,87 +85,23 @@ def sample(
     longest = max(map(len, prompts_ids), default=0)
     text.require_room(sampling.max_new_tokens, "max_new_tokens", longest)
     order = sorted(range(len(prompts_ids)), key=lambda index: (len(prompts_ids[index]), index))
-    tokens: list[list[int]] = [[] for _ in order]
-    logprobs: list[list[float]] = [[] for _ in order]
+    uniforms = _draw_uniforms(seed, [keys[index] for index in order], sampling.max_new_tokens)
     was_training = shared.training
     shared.eval()
     with shared.merged(role) if merge else nullcontext(), shared.role(role):
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            decoder = _Decoder(shared, [prompts_ids[row] for row in rows], text, sampling)
-            batch = decoder.run(_draw_uniforms(seed, [keys[row] for row in rows], sampling.max_new_tokens))
-            for row, ids, scores in zip(rows, *batch, strict=True):
-                tokens[row], logprobs[row] = ids, scores
+        trunk = Trunk(shared, in_step)
+        decoder = Decoder(
+            trunk, [prompts_ids[index] for index in order], torch.from_numpy(uniforms), text.end_token_ids
+        )
+        found = decoder.run(batch_size, partial(choose, sampling=sampling))
+        trunk.wait()
     shared.train(was_training)
+    tokens: list[list[int]] = [[] for _ in order]
+    logprobs: list[list[float]] = [[] for _ in order]
+    for index, ids, scores in zip(order, *found, strict=True):
+        tokens[index], logprobs[index] = ids, scores
     ended = [bool(ids) and ids[-1] in text.end_token_ids for ids in tokens]
     return Samples([list(ids) for ids in prompts_ids], tokens, ended, logprobs)
-
-
-class _Decoder:
-    """Decodes one batch; finished rows leave it."""
-
-    def __init__(self, shared: SharedBase, prompts: Sequence[list[int]], text: TextFormat, sampling: Sampling) -> None:
-        self._shared = shared
-        self._sampling = sampling
-        device = shared.device
-        self._ends = torch.tensor(text.end_token_ids, device=device)
-        self._ids = pad_left(prompts, text.pad_token_id).to(device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self._mask = torch.arange(self._ids.shape[1], device=device)[None, :] >= self._ids.shape[1] - lengths[:, None]
-        self._positions = lengths
-        self._cache = DynamicCache(config=shared.model.config)
-
-    def run(self, uniforms: Float[np.ndarray, "batch tokens"]) -> tuple[list[list[int]], list[list[float]]]:
-        draws = torch.from_numpy(uniforms).to(self._ids.device)
-        count, steps = draws.shape
-        tokens = torch.zeros((count, steps), dtype=torch.long, device=draws.device)
-        scores = torch.zeros((count, steps), dtype=torch.float32, device=draws.device)
-        lengths = torch.full((count,), steps, device=draws.device)
-        rows = torch.arange(count, device=draws.device)  # which episode each row of the batch is
-        alive = torch.ones(count, dtype=torch.bool, device=draws.device)
-        hidden = self._forward(self._ids, positions_from_mask(self._mask))
-        for step in range(steps):
-            logits = self._shared.lm_head(hidden).float()
-            chosen, logprob = choose(logits, draws[rows, step], self._sampling)
-            # A finished row that is still in the batch writes nowhere that is read.
-            tokens[rows, step], scores[rows, step] = chosen, logprob
-            finished = alive & torch.isin(chosen, self._ends)
-            lengths[rows[finished]] = step + 1
-            alive = alive & ~finished
-            remaining = int(alive.sum())
-            if remaining == 0 or step + 1 == steps:
-                break
-            if len(rows) - remaining >= max(1.0, COMPACT_SHARE * len(rows)):
-                kept = alive.nonzero().squeeze(1)
-                rows, chosen, alive = rows[kept], chosen[kept], alive[kept]
-                self._select(kept)
-            hidden = self._extend(chosen)
-        ends = lengths.tolist()
-        return (
-            [row[:end] for row, end in zip(tokens.tolist(), ends, strict=True)],
-            [row[:end] for row, end in zip(scores.tolist(), ends, strict=True)],
-        )
-
-    def _extend(self, chosen: Int[Tensor, " batch"]) -> Float[Tensor, "batch hidden"]:
-        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=True)
-        hidden = self._forward(chosen[:, None], self._positions[:, None])
-        self._positions = self._positions + 1
-        return hidden
-
-    def _forward(self, ids: Int[Tensor, "batch sequence"], positions: Int[Tensor, "batch sequence"]) -> Tensor:
-        output = self._shared.model.base_model(
-            input_ids=ids,
-            attention_mask=self._mask.long(),
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        return output.last_hidden_state[:, -1]
-
-    def _select(self, kept: Int[Tensor, " kept"]) -> None:
-        """Keep these rows of the batch."""
-        self._cache.batch_select_indices(kept)
-        self._mask, self._positions = self._mask[kept], self._positions[kept]
 
 
 def choose(
@@ -176,15 +115,31 @@ def choose(
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=-1)
         return tokens, logits.log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
-    logprobs = (logits / sampling.temperature).log_softmax(dim=-1)
-    probabilities = logprobs.exp()
-    if sampling.top_p < 1.0:
-        probabilities = _keep_top(probabilities, sampling.top_p)
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    # The first token whose cumulative probability exceeds the draw; one of probability 0 is never first.
-    targets = uniforms.to(torch.float64)[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, targets, right=True).clamp_max(logits.shape[-1] - 1).squeeze(1)
-    return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+    scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
+    top = scaled.amax(dim=-1, keepdim=True)
+    weights = (scaled - top).exp_()
+    total = weights.sum(dim=-1, keepdim=True, dtype=torch.float64)
+    kept = weights if sampling.top_p == 1 else _keep_top((weights / total).float(), sampling.top_p)
+    tokens = _invert(kept, uniforms.to(torch.float64)[:, None])
+    return tokens.squeeze(1), (scaled.gather(1, tokens) - top - total.log()).float().squeeze(1)
+
+
+def _invert(weights: Float[Tensor, "batch vocabulary"], uniforms: Float[Tensor, "batch 1"]) -> Int[Tensor, "batch 1"]:
+    """Return the first index whose cumulative weight exceeds the uniform's share of the sum; never one of weight 0.
+
+    First among the sums of blocks, then within one block: a running sum over a whole vocabulary is slow.
+    """
+    rows, length = weights.shape
+    blocks = torch.nn.functional.pad(weights, (0, -length % BLOCK)).view(rows, -1, BLOCK)
+    ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    targets = uniforms * ends[:, -1:]
+    block = torch.searchsorted(ends, targets, right=True).clamp_max(ends.shape[1] - 1)
+    starts = torch.nn.functional.pad(ends, (1, 0)).gather(1, block)
+    within = blocks[torch.arange(rows, device=weights.device), block.squeeze(1)].cumsum(dim=-1, dtype=torch.float64)
+    # Sums in two orders differ in the last bits: without the limit a draw could fall behind the block's last weight.
+    rest = torch.minimum(targets - starts, within[:, -1:] * (1 - torch.finfo(torch.float64).eps))
+    index = block * BLOCK + torch.searchsorted(within, rest, right=True)
+    return index.clamp_max(length - 1)
 
 
 def _keep_top(probabilities: Tensor, share: float) -> Tensor:
