@@ -198,8 +198,8 @@ def test_tokens_come_as_often_as_the_softmax_says(setting) -> None:
     observed = np.bincount([ids[0] for ids in drawn.response_ids], minlength=len(expected))
     often = expected >= 5  # the others together are one class, or the statistic is not chi-square
     assert often.sum() > 5
-    classes = [np.append(counts[often], counts[~often].sum()) for counts in (observed, expected)]
-    assert stats.chisquare(*classes).pvalue > 1e-3
+    seen, due = (np.append(counts[often], counts[~often].sum()) for counts in (observed, expected))
+    assert stats.chisquare(seen, due).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("length", [5, 128, 300])
