@@ -98,8 +98,9 @@ def sample_episodes(
     seed: int,
     *,
     role: str = "policy",
+    in_step: Callable[[bool], bool] | None = None,
 ) -> Samples:
-    """Let a role respond, unconstrained: no top-k, no top-p, no minimal length."""
+    """Let a role respond, unconstrained: no top-k, no top-p, no minimal length; `in_step` as for `sample`."""
     return sample(
         shared,
         role,
@@ -109,6 +110,7 @@ def sample_episodes(
         seed=seed,
         batch_size=config.rollout_batch_size,
         keys=keys,
+        in_step=in_step,
     )
 
 
