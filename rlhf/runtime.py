@@ -7,7 +7,7 @@ DeepSpeed is dropped without a word. Both are checked at the start.
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -77,6 +77,11 @@ class Runtime:
     def any(self, flag: bool) -> bool:
         """Tell whether a flag is set in some process: all must take the same turn."""
         return bool(self.sum(torch.tensor(float(flag))).item() > 0)
+
+    @property
+    def in_step(self) -> Callable[[bool], bool] | None:
+        """What keeps decoding processes in step where every forward pass is a collective; None where none is."""
+        return self.any if self.zero == 3 else None
 
     def wait(self) -> None:
         """Wait for all processes."""
@@ -172,7 +177,9 @@ def deepspeed_config(zero: Literal[2, 3]) -> dict[str, Any]:
             "stage": zero,
             "overlap_comm": False,
             "contiguous_gradients": True,
-            "stage3_param_persistence_threshold": 10_000,
+            # A trace of one role's forward pass is no guide to what the next pass of another role will need.
+            "stage3_prefetch_bucket_size": 0,
+            "stage3_max_reuse_distance": 0,
         },
     }
 
@@ -197,10 +204,13 @@ class TrainingEngine:
             del group["named"]
         # No weight decay: it would move weights whose learning rate is 0 only in name.
         self.optimizer: Any = torch.optim.AdamW(listed, lr=0.0, eps=epsilon, weight_decay=0.0)
-        if runtime.zero == 3:
-            raise ConfigError("launch.zero is 3, which PPO on adapters does not run under yet; use 2 or 0")
         if runtime.zero:
-            runtime.accelerator.state.deepspeed_plugin.deepspeed_config["gradient_clipping"] = max_grad_norm
+            settings = runtime.accelerator.state.deepspeed_plugin.deepspeed_config
+            settings["gradient_clipping"] = max_grad_norm
+            # Adapters and heads stay whole on every process under ZeRO-3, as do norms: only the base is worth sharding.
+            settings["zero_optimization"]["stage3_param_persistence_threshold"] = max(
+                map(_size, self.parameters.values())
+            )
             self.module, self.optimizer = runtime.accelerator.prepare(module, self.optimizer)
             assert type(self.module).__name__ == "DeepSpeedEngine", f"engine is {type(self.module).__name__}"
             self._link_states()
@@ -260,10 +270,8 @@ class TrainingEngine:
         for name, parameter in self.parameters.items():
             moments = {key: tensors[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq") if f"{name}.{key}" in tensors}
             if self._runtime.zero:
-                from deepspeed.utils import safe_set_full_optimizer_state
-
                 for key, value in moments.items():
-                    safe_set_full_optimizer_state(parameter, value.to(self._runtime.device), key)
+                    self._write(parameter, key, value.to(self._runtime.device))
             elif moments:
                 state = {key: value.to(parameter).clone() for key, value in moments.items()}
                 self.optimizer.state[parameter] = {"step": tensors["step"].clone(), **state}
@@ -280,18 +288,30 @@ class TrainingEngine:
 
         return safe_get_full_optimizer_state(parameter, key)
 
+    def _write(self, parameter: Any, key: str, value: Tensor) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        if self._runtime.zero == 2:
+            safe_set_full_optimizer_state(parameter, value, key)
+            return
+        # DeepSpeed 0.19.8 forgets the padding of the last shard where it cuts a whole tensor.
+        size = parameter.ds_tensor.numel()
+        padded = nn.functional.pad(value.flatten(), (0, size * self._runtime.process_count - value.numel()))
+        safe_set_local_optimizer_state(parameter, padded.narrow(0, size * self._runtime.process_index, size), key)
+
     def _link_states(self) -> None:
         """Create the moments of every group before the first step.
 
         DeepSpeed 0.19.8 maps moments to parameters after the step of the first group, when those of the second do not
-        exist yet; they could then be neither read nor restored.
+        exist yet; they could then be neither read nor restored. ZeRO-3 keeps no map, and its flat weights elsewhere.
         """
-        inner = self._inner()
-        for group in inner.param_groups:
-            for flat in group["params"]:
-                zeros = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
-                inner.state[flat] = {"step": torch.tensor(0.0), **zeros}
-        self.module.optimizer._lazy_init_hp_params_optimizer_state()
+        inner, wrapper = self._inner(), self.module.optimizer
+        listed = [flat for group in inner.param_groups for flat in group["params"]]
+        for flat in wrapper.fp32_partitioned_groups_flat if self._runtime.zero == 3 else listed:
+            zeros = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
+            inner.state[flat] = {"step": torch.tensor(0.0), **zeros}
+        if self._runtime.zero != 3:
+            wrapper._lazy_init_hp_params_optimizer_state()
 
     def _inner(self) -> Any:
         """Return the plain optimiser inside DeepSpeed's and accelerate's wrappers."""
@@ -308,3 +328,7 @@ class TrainingEngine:
 
 def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _size(parameter: nn.Parameter) -> int:
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

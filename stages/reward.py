@@ -88,16 +88,29 @@ def _train(config: Config, shared: SharedBase, text: TextFormat, work: Work, run
     }
     if "annotators" in work.parents["pairs"].facts:
         work.draft.facts["annotators"] = work.parents["pairs"].facts["annotators"]
-    return set_normalisation(outcome.info, shared, text, _sft_samples(config, shared, text, work), SCORE_BATCH)
+    samples = _sft_samples(config, shared, text, work, runtime)
+    return set_normalisation(outcome.info, shared, text, samples, SCORE_BATCH)
 
 
-def _sft_samples(config: Config, shared: SharedBase, text: TextFormat, work: Work) -> list[tuple[list[int], list[int]]]:
+def _sft_samples(
+    config: Config, shared: SharedBase, text: TextFormat, work: Work, runtime: Runtime
+) -> list[tuple[list[int], list[int]]]:
     """Draw one SFT response to each of some ppo prompts, as long as a rollout's: they define scores of 0 and 1."""
     prompts = [row for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "ppo"]
     ids = [text.encode_prompt(prompt.prompt) for prompt in prompts[: config.reward.normalisation_prompts]]
     sampling = Sampling(config.ppo.temperature, config.ppo.max_new_tokens)
     seed = derive_seed(config.seed, "normalisation")
-    drawn = sample(shared, "policy", ids, text, sampling, seed=seed, batch_size=SCORE_BATCH, keys=range(len(ids)))
+    drawn = sample(
+        shared,
+        "policy",
+        ids,
+        text,
+        sampling,
+        seed=seed,
+        batch_size=SCORE_BATCH,
+        keys=range(len(ids)),
+        in_step=runtime.in_step,
+    )
     return list(zip(drawn.prompt_ids, drawn.response_ids, strict=True))
 
 

@@ -50,6 +50,8 @@ def fuse(layer: LoraLayer) -> None:
 
 def _forward(layer: Any, plain: Callable[..., Tensor], x: Tensor, *arguments: Any, **options: Any) -> Tensor:
     base, active = layer.get_base_layer(), layer._active_adapter
+    if hasattr(base, "ds_id"):  # under ZeRO-3 merely naming the weight would gather it
+        return plain(x, *arguments, **options)
     fits = x.dtype == base.weight.dtype == torch.float32 and not hasattr(base.weight, "ds_id")
     if not fits or len(active) != 1 or active[0] not in layer.lora_A or arguments or options:
         return plain(x, *arguments, **options)

@@ -76,8 +76,9 @@ def frozen_head_logprobs(
     entropy: bool = False,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
     """Return log p(target) in nats, and the entropy in nats (0 unless asked for), of softmax(head(h) / temperature)."""
-    assert not head.weight.requires_grad, "the output layer must be frozen: its gradient is not computed"
+    # Gathered before it is touched: DeepSpeed would make a sharded weight that a forward pass names its own business.
     with gathered(list(head.parameters())):
+        assert not head.weight.requires_grad, "the output layer must be frozen: its gradient is not computed"
         return _FrozenHeadLogprobs.apply(hidden, head.weight, head.bias, targets, temperature, entropy)
 
 

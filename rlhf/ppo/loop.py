@@ -175,11 +175,15 @@ class _Trainer:
         prompts, keys = self.prompts.draw(update)
         # 1. Roll out.
         with clock("rollout"):
-            samples = sample_episodes(self.shared, self.text, prompts, keys, config, self.seed)
+            samples = sample_episodes(
+                self.shared, self.text, prompts, keys, config, self.seed, in_step=self.runtime.in_step
+            )
         # 2. Score whole responses.
         with clock("score"):
             scores = score_samples(self.score_fn, samples)
-            compared = score_references(self.shared, self.text, samples, keys, self.score_fn, config, self.seed)
+            compared = score_references(
+                self.shared, self.text, samples, keys, self.score_fn, config, self.seed, in_step=self.runtime.in_step
+            )
         # 3. Logprobs, reference logprobs and values under the weights that sampled.
         with clock("examine"):
             rollout = examine(self.shared, samples, scores, config, self.runtime)

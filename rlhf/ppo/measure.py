@@ -84,7 +84,8 @@ def measure_validation(
     rows = [runtime.process_index * share + index for index in range(share)]
     weights = torch.tensor([float(row < len(prompts)) for row in rows])
     local = [prompts[min(row, len(prompts) - 1)] for row in rows]
-    samples = sample_episodes(shared, text, local, [VALIDATION_KEYS + row for row in rows], config, seed)
+    keys = [VALIDATION_KEYS + row for row in rows]
+    samples = sample_episodes(shared, text, local, keys, config, seed, in_step=runtime.in_step)
     rollout = examine(shared, samples, score_samples(score_fn, samples), config, runtime)
     numbers = describe(rollout, runtime, weights)
     numbers["score_error"] = numbers["score_std"] / max(1, len(prompts) - 1) ** 0.5
