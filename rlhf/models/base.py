@@ -274,6 +274,7 @@ def _load_model(source: Path, config: BaseConfig, dtype: torch.dtype) -> Any:
     options: dict[str, Any] = {}
     if config.quantization == "4bit":
         options["quantization_config"] = _four_bit(dtype)
+    _tell_deepspeed(dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source,
@@ -290,6 +291,18 @@ def _load_model(source: Path, config: BaseConfig, dtype: torch.dtype) -> Any:
     model.requires_grad_(False)
     disable_dropout(model)
     return model.eval()
+
+
+def _tell_deepspeed(dtype: torch.dtype) -> None:
+    """Name the number format of the shards: under ZeRO-3 a model is sharded while it loads, silently in fp32 if not told.
+
+    These are the settings that transformers loads under, a copy of those that the engine runs under.
+    """
+    from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
+
+    settings = deepspeed_config() if is_deepspeed_zero3_enabled() else None
+    if settings is not None:
+        settings["bf16"] = {"enabled": dtype == torch.bfloat16}
 
 
 def _four_bit(dtype: torch.dtype) -> Any:

@@ -78,6 +78,7 @@ def take_windows(folder: Path, runtime: Runtime) -> None:
         _save(shared, out / f"after-{window}", runtime)
     state = engine.state()
     facts = {"hash_before": before, "hash_after": hash_weights(shared.model), "shards": _shards(shared)}
+    facts["bf16_loads_as"] = str(tiny_base(folder, precision="bf16", scale=3.0).model.dtype)
     if runtime.is_main:
         save_file(state, out / "optimizer.safetensors")
         (out / "facts.json").write_text(json.dumps(facts), encoding="utf-8")

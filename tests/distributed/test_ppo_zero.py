@@ -119,6 +119,10 @@ def test_the_base_is_unchanged_and_sharded_under_zero_3_alone(several: Path, alo
         assert (shard, present) == (-(-whole // 2), 0), name
 
 
+def test_a_bf16_base_is_loaded_in_bf16(several: Path) -> None:
+    assert json.loads((several / "windows/facts.json").read_text())["bf16_loads_as"] == "torch.bfloat16"
+
+
 def _run(folder: Path, processes: int, zero: int, *jobs: str) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     program = ["tests.distributed.ppo_program", str(folder), str(zero), *jobs]
