@@ -67,6 +67,8 @@ def score_references(
     score_fn: ScoreFn,
     config: PpoConfig,
     seed: int,
+    *,
+    in_step: Callable[[bool], bool] | None = None,
 ) -> Float[Tensor, "batch samples"] | None:
     """Score fresh responses of the reference to the same prompts, where scores are shaped by comparison.
 
@@ -77,7 +79,7 @@ def score_references(
     count = config.shaping_samples
     prompts = [prompt for prompt in samples.prompt_ids for _ in range(count)]
     keys = [REFERENCE_KEYS + key * count + place for key in keys for place in range(count)]
-    drawn = sample_episodes(shared, text, prompts, keys, config, seed, role="reference")
+    drawn = sample_episodes(shared, text, prompts, keys, config, seed, role="reference", in_step=in_step)
     return score_samples(score_fn, drawn).view(-1, count)
 
 
