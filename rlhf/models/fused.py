@@ -34,10 +34,11 @@ class _FusedLora(torch.autograd.Function):
         to_x = to_a = to_b = None
         if ctx.needs_input_grad[0]:
             to_x = (gradient @ torch.addmm(weight, b, a, alpha=ctx.scaling)).view_as(x)
+        # On a CPU a thin product is several times faster with its short side first or its right factor transposed.
         if ctx.needs_input_grad[3]:
-            to_a = ((gradient @ b).mul_(ctx.scaling)).T @ rows
+            to_a = nn.functional.linear(gradient, b.T.contiguous()).mul_(ctx.scaling).T @ rows
         if ctx.needs_input_grad[4]:
-            to_b = gradient.T @ ((rows @ a.T).mul_(ctx.scaling))
+            to_b = ((rows @ a.T).mul_(ctx.scaling).T @ gradient).T
         return to_x, None, None, to_a, to_b, None
 
 

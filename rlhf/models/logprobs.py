@@ -1,11 +1,11 @@
 """Token logprobs of responses without a batch x sequence x vocabulary tensor.
 
-The frozen output layer is applied to response positions only, a chunk at a time. Because its weight needs no
-gradient, the gradient of a logprob with respect to the hidden state,
+The frozen output layer is applied to response positions only, a block of the vocabulary at a time. Because its weight
+needs no gradient, the gradient of a logprob with respect to the hidden state,
 
     d log p(y) / d h = (W[y] - sum_v p(v) W[v]) / temperature,
 
-is formed in the forward pass while the chunk's probabilities are at hand: the backward pass is one multiplication.
+is formed in the forward pass while the block's probabilities are at hand: the backward pass is one multiplication.
 """
 
 from typing import Any
@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from rlhf.models.base import gathered
 from rlhf.models.roles import SharedBase
 
-# Numbers in one chunk of logits (fp32): 32 MiB.
-CHUNK_LOGITS = 1 << 23
+# Numbers in one block of logits (fp32): 4 MiB stay in a processor's cache; a GPU wants fewer, larger blocks.
+BLOCK_LOGITS = 1 << 20
+BLOCK_LOGITS_CUDA = 1 << 25
 
 
 class _FrozenHeadLogprobs(torch.autograd.Function):
-    """Logprob of one target per row under a frozen linear layer; entropy comes along without gradient."""
+    """Logprob of one target per row under a frozen linear layer; entropy comes along without gradient.
+
+    One pass over blocks of the vocabulary. A running maximum m rescales the sums of exp(z - m), of exp(z - m) z and of
+    exp(z - m) W[v], as attention does in Dao et al. (2022); so no row of logits is ever whole.
+    """
 
     @staticmethod
     def forward(
@@ -34,37 +39,50 @@ class _FrozenHeadLogprobs(torch.autograd.Function):
         temperature: float,
         entropy: bool,
     ) -> tuple[Tensor, Tensor]:
-        rows = max(1, CHUNK_LOGITS // weight.shape[0])
         needs_gradient = ctx.needs_input_grad[0]
-        logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        entropies = torch.zeros_like(logprobs)
-        gradient = torch.empty_like(hidden) if needs_gradient else None
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            target = targets[part, None]
-            logits = nn.functional.linear(hidden[part], weight, bias).float().div_(temperature)
-            chosen = logits.gather(1, target).squeeze(1)
-            normaliser = logits.logsumexp(dim=1)
-            logprobs[part] = chosen - normaliser
-            if not (entropy or needs_gradient):
-                continue
-            probabilities = logits.sub_(normaliser[:, None]).exp() if not entropy else None
-            if probabilities is None:
-                log_probabilities = logits.sub_(normaliser[:, None])
-                probabilities = log_probabilities.exp()
-                entropies[part] = -(probabilities * log_probabilities).sum(dim=1)
-            if gradient is not None:
-                probabilities.scatter_add_(1, target, torch.full_like(chosen, -1.0)[:, None])
-                gradient[part] = (probabilities.to(weight.dtype) @ weight).div_(-temperature)
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
+        columns = max(1, (BLOCK_LOGITS_CUDA if hidden.is_cuda else BLOCK_LOGITS) // max(1, len(hidden)))
+        largest = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
+        total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
+        chosen = torch.zeros_like(largest)
+        pull = torch.zeros_like(hidden, dtype=torch.float32) if needs_gradient else None
+        for start in range(0, len(weight), columns):
+            part = slice(start, start + columns)
+            logits = nn.functional.linear(hidden, weight[part], None if bias is None else bias[part])
+            logits = logits.float().div_(temperature)
+            _pick(chosen, logits, targets, start)
+            before, largest = largest, torch.maximum(largest, logits.amax(dim=1, keepdim=True))
+            shrink = (before - largest).exp_()
+            masses = logits.sub_(largest).exp() if entropy else logits.sub_(largest).exp_()
+            if entropy:
+                # Sums of exp(z - m) (z - m): moving m by d also moves each term by d.
+                moved = torch.where(total > 0, weighted + total * (before - largest), 0.0)
+                weighted = moved * shrink + (masses * logits).sum(dim=1, keepdim=True)
+            total = total * shrink + masses.sum(dim=1, keepdim=True)
+            if pull is not None:
+                pull.mul_(shrink).add_(masses.to(weight.dtype) @ weight[part])
+        normaliser = largest + total.log()
+        entropies = torch.zeros_like(total)
+        if entropy:
+            entropies = total.log() - weighted / total
+        if pull is not None:
+            gradient = (weight[targets] - pull.div_(total)).div_(temperature)
+            ctx.save_for_backward(gradient.to(hidden.dtype))
+        entropies = entropies.squeeze(1)
         ctx.mark_non_differentiable(entropies)
-        return logprobs, entropies
+        return (chosen - normaliser).squeeze(1), entropies
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[0][:, None].to(gradient.dtype), None, None, None, None, None
+
+
+def _pick(chosen: Tensor, logits: Tensor, targets: Tensor, start: int) -> None:
+    """Note the logits of those targets that are in the block of the vocabulary which starts at `start`."""
+    column = targets[:, None] - start
+    inside = (column >= 0) & (column < logits.shape[1])
+    found = logits.gather(1, column.clamp(0, logits.shape[1] - 1))
+    chosen.copy_(torch.where(inside, found, chosen))
 
 
 def frozen_head_logprobs(

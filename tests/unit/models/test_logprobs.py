@@ -17,9 +17,9 @@ def _head(vocabulary: int = 50, width: int = 8, *, bias: bool = False) -> torch.
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("chunk", [1 << 23, 150])
-def test_values_entropy_and_gradient_match_autograd(monkeypatch: pytest.MonkeyPatch, chunk: int, bias: bool) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", chunk)  # 150 logits: 3 rows of 50 at a time
+@pytest.mark.parametrize("block", [1 << 20, 150, 1])
+def test_values_entropy_and_gradient_match_autograd(monkeypatch: pytest.MonkeyPatch, block: int, bias: bool) -> None:
+    monkeypatch.setattr(logprobs, "BLOCK_LOGITS", block)  # 150 logits: 15 words of 50 at a time, for 10 rows
     head, targets = _head(bias=bias), torch.arange(10)
     hidden = torch.randn(10, 8, requires_grad=True)
     weights = torch.randn(10)
@@ -31,6 +31,18 @@ def test_values_entropy_and_gradient_match_autograd(monkeypatch: pytest.MonkeyPa
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(entropy, -(plain.exp() * plain).sum(-1), atol=1e-5)
     assert torch.allclose(ours, gradient, atol=1e-5)
+
+
+def test_large_logits_neither_overflow_nor_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "BLOCK_LOGITS", 20)
+    head = _head()
+    with torch.no_grad():
+        head.weight.mul_(1000)
+    hidden, targets = torch.randn(10, 8), torch.arange(10)
+    plain = log_softmax(head(hidden).double(), dim=-1)
+    found, entropy = frozen_head_logprobs(head, hidden, targets, 1.0, entropy=True)
+    assert torch.allclose(found.double(), plain[torch.arange(10), targets], rtol=1e-4, atol=1e-2)
+    assert torch.allclose(entropy.double(), -(plain.exp() * plain).sum(-1), atol=1e-2)
 
 
 def test_a_trainable_output_layer_is_refused() -> None:
