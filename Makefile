@@ -14,10 +14,10 @@ SEED   ?= 1
 
 BIN     := .venv/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := rlhf stages labeling_ui tests
+SOURCES := rlhf stages labeling_ui tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast faults check format
+.PHONY: help setup demo test fast faults bench check format
 
 help:  ## list these words
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ check: .venv/.installed-dev  ## ruff, pyright, import-linter
 format: .venv/.installed-dev  ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+bench: .venv/.installed-dev  ## time generation and PPO beside other programs, about an hour (docs/performance.md)
+	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.ppo
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'

@@ -1,1 +1,1 @@
-"""Measurements that print ratios of alternating runs."""
+"""Side-by-side timings against other programs; `make bench` runs them, docs/performance.md tells what they found."""

@@ -1,0 +1,252 @@
+"""Our PPO update beside TRL's, on the same model, prompts, batch and response lengths: `python -m benchmarks.ppo`.
+
+Every measurement is a program of its own; rounds alternate between the sides, and what counts is the ratio of medians
+in one run on one machine. Processor seconds stand beside wall seconds because other programs may share the machine.
+Results go to `benchmarks/results/ppo.json`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import shapes
+from benchmarks.floor import floor_seconds
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RESULTS = HERE / "results" / "ppo.json"
+PEER_VENV = HERE / ".peer-venv"
+PEER_PACKAGES = ("trl==1.12.0", "transformers", "peft", "accelerate", "datasets")
+SIDES = ("trl", "ours, head critic", "ours, adapter critic")
+MICRO_BATCH = {"trl": 8, "ours, head critic": 8, "ours, adapter critic": 8}
+GOALS = {
+    ("fixed", "ours, head critic"): 3.0,
+    ("fixed", "ours, adapter critic"): 2.5,
+    ("natural", "ours, head critic"): 5.0,
+    ("natural", "ours, adapter critic"): 4.0,
+}
+MEMORY_GOAL, LENGTH_TOLERANCE = 0.25, 0.05
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+Run = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a table, write the results."""
+    options = _parse(arguments)
+    _make_peer()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _program([sys.executable, "-m", "benchmarks.shapes", str(folder / "model")], options.threads)
+        dtypes = ["fp32", "bf16"] if BF16_FLAGS & _cpu_flags() else ["fp32"]
+        cases = [(dtype, length) for dtype in dtypes for length in options.lengths]
+        runs: list[Run] = []
+        for round_number in range(1, options.rounds + 1):
+            for dtype, length in cases:
+                runs += _round(folder, dtype, length, round_number, options)
+        rates = _program([sys.executable, "-m", "benchmarks.floor", str(options.threads)], options.threads)
+    summary = [summarise(runs, dtype, length, rates) for dtype, length in cases]
+    _write({"machine": _machine(), "options": vars(options), "rates": rates, "summary": summary, "runs": runs})
+    for case in summary:
+        _say(table(case))
+    if "bf16" not in dtypes:
+        _say("bf16: not run, the processor has no bf16 instructions")
+    _say("floor rates: " + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()))
+
+
+def summarise(runs: Sequence[Run], dtype: str, length: str, rates: dict[str, float]) -> dict[str, Any]:
+    """Return medians over the rounds of one case, and each side's ratio to the peer."""
+    sides: dict[str, Any] = {}
+    for side in SIDES:
+        mine = [run for run in runs if (run["side"], run["dtype"], run["length"]) == (side, dtype, length)]
+        lengths = [tokens for run in mine for tokens in run["response_lengths"]]
+        seconds, cpu = (
+            statistics.median(value for run in mine for value in run[f"update_{kind}seconds"]) for kind in ("", "cpu_")
+        )
+        sides[side] = {
+            "episodes": len(lengths),
+            "mean_length": statistics.mean(lengths),
+            "length_histogram": histogram(lengths),
+            "episodes_per_s": shapes.BATCH / seconds,
+            "cpu_seconds_per_update": cpu,
+            "peak_bytes": statistics.median(run["peak_bytes"] for run in mine),
+            "steps_per_update": mine[0]["optimizer_steps"] / (mine[0]["updates"] + mine[0]["warmup"]),
+        }
+        if "phase_seconds" in mine[0]:
+            sides[side] |= _phases(mine, lengths, side, rates)
+    peer = sides["trl"]
+    for side in sides.values():
+        side["speed_ratio"] = side["episodes_per_s"] / peer["episodes_per_s"]
+        side["cpu_ratio"] = peer["cpu_seconds_per_update"] / side["cpu_seconds_per_update"]
+        side["memory_ratio"] = side["peak_bytes"] / peer["peak_bytes"]
+        side["length_ratio"] = side["mean_length"] / peer["mean_length"]
+    return {"dtype": dtype, "length": length, "sides": sides}
+
+
+def _phases(mine: Sequence[Run], lengths: Sequence[int], side: str, rates: dict[str, float]) -> dict[str, Any]:
+    updates = len(lengths) / shapes.BATCH
+    floor = floor_seconds(lengths, "adapter" if "adapter" in side else "head", rates)
+    return {
+        "phase_seconds": {
+            name: statistics.median(value for run in mine for value in run["phase_seconds"][name]) for name in floor
+        },
+        "floor_seconds": {name: value / updates for name, value in floor.items()},
+    }
+
+
+def histogram(lengths: Sequence[int], bins: int = 8) -> list[int]:
+    """Count lengths in equal bins from 1 to the longest response."""
+    counts = [0] * bins
+    for tokens in lengths:
+        counts[(tokens - 1) * bins // shapes.RESPONSE] += 1
+    return counts
+
+
+def table(case: dict[str, Any]) -> str:
+    """Return the figures of one case as text."""
+    lines = [f"\n{case['length']} length, {case['dtype']}"]
+    lines.append(
+        f"{'':22}{'episodes/s':>11}{'ratio':>7}{'cpu':>7}{'goal':>6}{'peak GB':>9}{'ratio':>7}{'length':>8}{'steps':>7}"
+    )
+    for name, side in case["sides"].items():
+        goal = GOALS.get((case["length"], name))
+        lines.append(
+            f"{name:22}{side['episodes_per_s']:11.2f}{side['speed_ratio']:7.2f}{side['cpu_ratio']:7.2f}"
+            f"{'' if goal is None else f'{goal:.1f}':>6}{side['peak_bytes'] / 1e9:9.2f}{side['memory_ratio']:7.2f}"
+            f"{side['mean_length']:8.1f}{side['steps_per_update']:7.1f}"
+        )
+    for name, side in case["sides"].items():
+        lines.append(f"lengths, {name:22} {side['length_histogram']}")
+        if abs(side["length_ratio"] - 1) > LENGTH_TOLERANCE:
+            lines.append(f"  WARNING: mean length is {side['length_ratio']:.2f} of the peer's; compare with care")
+        if "floor_seconds" in side:
+            parts = [
+                f"{phase} {side['phase_seconds'][phase]:.2f} s (floor {seconds:.2f}, {seconds / side['phase_seconds'][phase]:.0%})"
+                for phase, seconds in side["floor_seconds"].items()
+            ]
+            lines.append(f"  phases: {', '.join(parts)}")
+    return "\n".join(lines)
+
+
+def _round(folder: Path, dtype: str, length: str, number: int, options: argparse.Namespace) -> list[Run]:
+    """Measure all sides once, the peer first: our side then samples responses of its mean length."""
+    found: list[Run] = []
+    for side in SIDES:
+        job = _job(folder, dtype, length, number, options, side)
+        if side != "trl" and length == "natural":
+            job["match"] = statistics.mean(found[0]["response_lengths"])
+        ours = [sys.executable, "-m", "benchmarks.ours_ppo"]
+        peer = [str(PEER_VENV / "bin" / "python"), str(HERE / "peer_trl.py")]
+        load = os.getloadavg()[0]
+        result = _program([*(peer if side == "trl" else ours), json.dumps(job)], options.threads)
+        facts = {"side": side, "round": number, "load_before": load}
+        found.append(
+            {**facts, **{key: job[key] for key in ("dtype", "length", "warmup", "updates", "micro_batch")}, **result}
+        )
+        speed = shapes.BATCH / statistics.median(result["update_seconds"])
+        _say(f"round {number}, {length}, {dtype}, {side}: {speed:.2f} episodes/s (load before: {load:.1f})")
+    return found
+
+
+def _job(folder: Path, dtype: str, length: str, number: int, options: argparse.Namespace, side: str) -> Run:
+    return {
+        "model": str(folder / "model"),
+        "folder": str(folder / f"{side.replace(', ', '-').replace(' ', '-')}-{dtype}-{length}-{number}"),
+        "dtype": dtype,
+        "length": length,
+        "logit_bias": shapes.logit_bias(length),
+        "batch": shapes.BATCH,
+        "prompt": shapes.PROMPT,
+        "response": shapes.RESPONSE,
+        "epochs": shapes.EPOCHS,
+        "lora_rank": shapes.LORA_RANK,
+        "lora_alpha": shapes.LORA_ALPHA,
+        "learning_rate": shapes.LEARNING_RATE,
+        "warmup": 1,
+        "updates": options.updates,
+        "micro_batch": MICRO_BATCH[side],
+        "rollout_batch": shapes.BATCH,
+        "critic": "adapter" if "adapter" in side else "head",
+        "seed": 1000 * number,
+        "threads": options.threads,
+    }
+
+
+def _program(command: Sequence[str], threads: int) -> Any:
+    """Run a program and return the JSON of its last line, if it prints any."""
+    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:3])} failed:\n{done.stderr[-3000:]}")
+    last = done.stdout.strip().splitlines()[-1:]
+    return json.loads(last[0]) if last and last[0].startswith("{") else None
+
+
+def _make_peer() -> None:
+    """Create the peer's virtual environment, with our versions of everything but TRL."""
+    ready = PEER_VENV / ".ready"
+    if ready.exists():
+        return
+    pip = [str(PEER_VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    _say(f"creating {PEER_VENV.relative_to(ROOT)} (once, some minutes)")
+    subprocess.run([sys.executable, "-m", "venv", str(PEER_VENV)], check=True)
+    limits = PEER_VENV / "constraints.txt"
+    limits.write_text("\n".join(line for line in lines if not line.startswith("trl==")) + "\n", encoding="utf-8")
+    # The build of torch that we run with: an index may prefer one for another device.
+    subprocess.run([*pip, *os.environ.get("TORCH", f"torch=={version('torch').split('+')[0]}").split()], check=True)
+    subprocess.run([*pip, "--constraint", str(limits), *PEER_PACKAGES], check=True)
+    ready.touch()
+
+
+def _cpu_flags() -> set[str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def _machine() -> dict[str, Any]:
+    names = ("torch", "transformers", "peft", "accelerate", "datasets")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "cpu_flags": sorted(_cpu_flags() & {"avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile"}),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+    }
+
+
+def _write(results: dict[str, Any]) -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ppo", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each side (default: 3)")
+    parser.add_argument("--updates", type=int, default=2, help="measured updates, after one that warms up (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each program (default: 2)")
+    parser.add_argument("--lengths", nargs="+", choices=("fixed", "natural"), default=["fixed", "natural"])
+    parser.add_argument("--quick", action="store_true", help="one round of one measured update")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds = options.updates = 1
+    return options
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
