@@ -52,7 +52,7 @@ def main() -> None:
     result |= {"prompts": PROMPTS, "batch_size": BATCH, "max_new_tokens": MAX_NEW_TOKENS}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))  # noqa: T201
+    print(json.dumps(result, indent=2))
 
 
 def make_prompts() -> list[list[int]]:

@@ -20,7 +20,7 @@ from rlhf.config.recipe import Config
 from rlhf.stage_graph import STAGES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGES = ("rlhf", "stages", "labeling_ui", "benchmarks")
+PACKAGES = ("rlhf", "stages", "labeling_ui")
 RECIPES = sorted((REPOSITORY / "configs").glob("*.yaml"))
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
 CONTRACTS = {

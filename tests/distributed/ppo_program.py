@@ -66,7 +66,7 @@ def take_windows(folder: Path, runtime: Runtime) -> None:
         out.mkdir(exist_ok=True)
     engine = make_engine(shared, config, runtime)
     if not (folder / ROLLOUT).exists():
-        torch.save(dataclasses.asdict(_record(shared, text, config)), folder / ROLLOUT)
+        torch.save(dataclasses.asdict(_record(shared, text, config, runtime)), folder / ROLLOUT)
     rollout = _share(Rollout(**torch.load(folder / ROLLOUT, weights_only=True)), runtime)
     targets = make_targets(rollout, config, runtime)
     before = hash_weights(shared.model)
@@ -84,10 +84,10 @@ def take_windows(folder: Path, runtime: Runtime) -> None:
         (out / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _record(shared: SharedBase, text: TextFormat, config: PpoConfig) -> Rollout:
+def _record(shared: SharedBase, text: TextFormat, config: PpoConfig, runtime: Runtime) -> Rollout:
     ids = [text.encode_prompt(prompt.prompt) for prompt in prompts(config.batch_size)]
     samples = sample_episodes(shared, text, ids, range(len(ids)), config, seed=5)
-    return examine(shared, samples, score_samples(even_share, samples), config)
+    return examine(shared, samples, score_samples(even_share, samples), config, runtime)
 
 
 def _share(rollout: Rollout, runtime: Runtime) -> Rollout:

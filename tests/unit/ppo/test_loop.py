@@ -237,7 +237,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone_and_stops_the_ru
     ],
 )
 def test_a_collapse_stops_the_run(
-    tmp_path: Path, guard: dict[str, float], changes: dict[str, float], message: str
+    tmp_path: Path, guard: dict[str, float], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):
         train(tmp_path, guard=guard, updates=6, **changes)
@@ -336,10 +336,7 @@ def test_the_best_policy_on_validation_within_the_bound_is_kept(tmp_path: Path) 
 
 
 def test_the_split_by_tokens_leaves_the_gradient_unchanged(tmp_path: Path) -> None:
-    outcomes = [
-        train(tmp_path / name, updates=2, **settings)[0].final
-        for name, settings in (("rows", {}), ("tokens", {"micro_batch_tokens": 30}))
-    ]
+    outcomes = [train(tmp_path / str(tokens), updates=2, micro_batch_tokens=tokens)[0].final for tokens in (None, 30)]
     for name in ("ppo/policy_loss", "ppo/value_loss", "ppo/grad_norm", "ppo/score_mean"):
         assert outcomes[0][name] == pytest.approx(outcomes[1][name], abs=1e-4), name
 
