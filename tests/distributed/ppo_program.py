@@ -93,7 +93,7 @@ def _record(shared: SharedBase, text: TextFormat, config: PpoConfig, runtime: Ru
 def _share(rollout: Rollout, runtime: Runtime) -> Rollout:
     """Return every n-th episode."""
     rows = slice(runtime.process_index, None, runtime.process_count)
-    own = {name: value[rows] for name, value in vars(rollout).items() if name != "sampler_gap"}
+    own = {name: value[rows] for name, value in vars(rollout).items() if name not in ("sampler_gap", "compared_scores")}
     return dataclasses.replace(rollout, **own)
 
 
