@@ -117,7 +117,7 @@ class GuardConfig:
     min_length_share: float = result(0.1, ge=0, lt=1)
     """Mean response length below this share of the first batch's."""
     min_eos_share: float = result(0.1, ge=0, lt=1)
-    """Share of responses that end by themselves below this share of the first batch's."""
+    """Share of responses that end by themselves below this share of the first batch's, where most of those ended."""
     patience: int = result(3, ge=1)
     """This many bad batches in a row stop the run."""
 

@@ -25,9 +25,11 @@ def find_fault(numbers: Mapping[str, float], progress: Progress, guard: GuardCon
         return f"{' and '.join(broken)} not finite"
     if numbers["kl_nats"] > guard.max_kl_nats:
         return f"KL {numbers['kl_nats']:.3g} nats per response is above ppo.guard.max_kl_nats {guard.max_kl_nats:g}"
+    # Where most responses are cut, as with short limits, the share that ends says little.
+    ends = progress.first_eos_rate if progress.first_eos_rate >= 0.5 else 0.0
     for name, first, share, setting in (
         ("length_tokens", progress.first_length, guard.min_length_share, "min_length_share"),
-        ("eos_rate", progress.first_eos_rate, guard.min_eos_share, "min_eos_share"),
+        ("eos_rate", ends, guard.min_eos_share, "min_eos_share"),
     ):
         if numbers[name] < share * first:
             return (

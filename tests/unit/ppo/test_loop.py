@@ -249,6 +249,8 @@ def test_short_or_endless_responses_are_a_fault() -> None:
     assert find_fault(healthy, progress, GuardConfig()) is None
     assert "min_length_share" in str(find_fault(healthy | {"length_tokens": 1.9}, progress, GuardConfig()))
     assert "min_eos_share" in str(find_fault(healthy | {"eos_rate": 0.07}, progress, GuardConfig()))
+    rarely = Progress(first_length=20.0, first_eos_rate=0.4)
+    assert find_fault(healthy | {"eos_rate": 0.01}, rarely, GuardConfig()) is None
     assert "kl_nats not finite" in str(find_fault(healthy | {"kl_nats": float("inf")}, progress, GuardConfig()))
 
 
