@@ -17,7 +17,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := rlhf stages labeling_ui tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast faults bench check format
+.PHONY: help setup demo test fast faults evidence bench check format
 
 help:  ## list these words
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ fast: .venv/.installed-dev  ## the tests without the slow ones
 
 faults: .venv/.installed-dev  ## PPO killed 20 times at random moments, and without disk space
 	FAULT_KILLS=20 $(BIN)/pytest tests/faults
+
+evidence: .venv/.installed-dev  ## how near PPO comes to a known optimum, in every setting (figures in evidence.json)
+	$(BIN)/python -m tests.exact.evidence evidence.json
 
 check: .venv/.installed-dev  ## ruff, pyright, import-linter
 	$(BIN)/ruff check $(SOURCES)
