@@ -257,6 +257,7 @@ class _Trainer:
         config, progress = self.config, self.progress
         seen = {name.removeprefix("ppo/"): value for name, value in numbers.items()}
         fault = find_fault(seen, progress, config.guard)
+        stepped = fault is None
         rates = learning_rates(config, update)
         found = {"ppo/learning_rate": rates["policy"], "ppo/kl_coef": progress.kl_coef}
         if fault is None:
@@ -278,7 +279,7 @@ class _Trainer:
                 self._check_invariants(update, numbers | found, done)
         progress.bad_in_a_row = 0 if fault is None else progress.bad_in_a_row + 1
         if fault is not None:
-            self._leave_out(update, fault, rollout, targets)
+            self._leave_out(update, fault, rollout, targets, stepped=stepped)
         elif config.kl_controller == "adaptive" and update > warmup_updates(config):
             progress.kl_coef = adapt_kl_coef(
                 progress.kl_coef, seen["kl_nats"], config.kl_target, config.batch_size, config.kl_horizon
@@ -292,16 +293,16 @@ class _Trainer:
         if self.runtime.is_main:
             mark_good(self.folder, update - 1)
 
-    def _leave_out(self, update: int, fault: str, rollout: Rollout, targets: Targets) -> None:
+    def _leave_out(self, update: int, fault: str, rollout: Rollout, targets: Targets, *, stepped: bool) -> None:
         """Write a bad batch to disk; stop after several in a row.
 
-        Under DeepSpeed a fault inside the optimisation stops at once: the step has been taken already.
+        Under DeepSpeed a fault that only the optimisation shows stops at once: its step has been taken.
         """
         progress, guard = self.progress, self.config.guard
         path = self.folder / f"bad-batch-{update:06d}-rank{self.runtime.process_index}.jsonl"
         dump_batch(path, rollout, targets)
         progress.bad_batches += 1
-        if progress.bad_in_a_row >= guard.patience or self.runtime.zero:
+        if progress.bad_in_a_row >= guard.patience or (stepped and self.runtime.zero):
             raise TrainingError(stop_message(update, fault, path, self.folder))
         log.warning("update %d left out: %s; the batch is in %s", update, fault, path)
 

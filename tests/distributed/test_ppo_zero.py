@@ -135,7 +135,10 @@ def _run(folder: Path, processes: int, zero: int, *jobs: str) -> None:
 def _lay_out_checkpoint(source: Path, target: Path) -> None:
     """Copy a finished training and leave out its last checkpoint: it goes on from update 2."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("update-000003"))
-    assert [path.name for path in sorted((target / "checkpoints").glob("update-*"))] == ["update-000001", "update-000002"]
+    assert [path.name for path in sorted((target / "checkpoints").glob("update-*"))] == [
+        "update-000001",
+        "update-000002",
+    ]
 
 
 def _require_same_training(found: Path, expected: Path) -> None:

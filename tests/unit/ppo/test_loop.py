@@ -389,3 +389,12 @@ def test_a_reference_that_drifted_is_noticed_at_the_first_update(
     shake(shared, "reference", std=0.3)
     with pytest.raises(AssertionError, match="KL to the reference"):
         train(tmp_path, shared=shared)
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_200_updates(tmp_path: Path) -> None:
+    train(tmp_path, updates=200, batch_size=8, epochs=1, evaluate_every=50, checkpoint_every=100)
+    rows = read_metrics(tmp_path / "ppo" / "metrics.jsonl")
+    peaks = {int(row["step"]): row["memory/peak_resident_bytes"] for row in rows if row["step"]}
+    # The whole model has .1 MB; one update's tensors kept alive would show as some 20 MB.
+    assert peaks[200] - peaks[60] < 4e6
