@@ -21,7 +21,7 @@ class EmbeddedConfig:
     """Longest sequence, in tokens."""
     documents: int = result(40000, ge=100)
     """Generated conversations in the pretraining corpus."""
-    steps: int = result(560, ge=1)
+    steps: int = result(720, ge=1)
     """Optimiser steps of pretraining."""
     batch_size: int = result(16, ge=1)
     """Sequences per step."""
