@@ -32,6 +32,7 @@ MATCH, TRIES = 0.03, 40
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Train as the job says and return what was measured."""
+    imported = peak_bytes()
     torch.set_num_threads(job["threads"])
     folder = Path(job["folder"])
     shared, text = build(job)
@@ -62,6 +63,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "optimizer_steps": outcome.optimizer_steps,
         "response_lengths": lengths[job["batch"] * job["warmup"] :],
         "peak_bytes": peak_bytes(),
+        "imported_bytes": imported,
         "trainable_parameters": sum(p.numel() for p in shared.parameters() if p.requires_grad),
         "seed": seed,
         "sampler_gap_nats": rows[-1].get("ppo/sampler_gap_nats"),
@@ -116,8 +118,9 @@ def matching_seed(
 ) -> int:
     """Return a seed whose measured rollouts have the peer's mean length.
 
-    The mean of some 64 lengths has a standard error of 10 %, and the sides are to be compared at equal lengths. At so
-    low a learning rate the untrained policy tells what the trained one will sample.
+    The mean of some 64 lengths has a standard error of 10 %, and the sides are to be compared at equal lengths. How
+    long an episode gets depends on its uniform numbers alone: the end token is as likely after every prompt, and the
+    learning rate is low.
     """
     first, count = job["batch"] * job["warmup"], job["batch"] * job["updates"]
     errors: dict[int, float] = {}

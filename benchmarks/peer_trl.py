@@ -47,6 +47,7 @@ class Watch(TrainerCallback):
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Train as the job says and return what was measured."""
+    imported = _peak_bytes()
     torch.set_num_threads(job["threads"])
     torch.manual_seed(job["seed"])
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[job["dtype"]]
@@ -85,6 +86,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "optimizer_steps": len(steps),
         "response_lengths": rollouts[job["batch"] * job["warmup"] :],
         "peak_bytes": _peak_bytes(),
+        "imported_bytes": imported,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "versions": _versions(),
     }

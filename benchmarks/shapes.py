@@ -69,6 +69,9 @@ def write_model(folder: Path) -> None:
     )
     torch.manual_seed(MODEL_SEED)
     model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # So that the end token has the same chance after every prompt: equal seeds then mean equal lengths.
+        model.lm_head.weight[END] = 0.0
     model.generation_config = GenerationConfig(eos_token_id=END, pad_token_id=PAD)
     model.save_pretrained(folder)
     wrapped.save_pretrained(folder)
