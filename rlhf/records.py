@@ -137,7 +137,7 @@ class Ranking:
 
     `ranks[i]` is the rank of candidate i: 1 is best, equal numbers are ties, and the ranks used are
     1..m without gaps. `strengths[j]` grades the step from rank j+1 to rank j+2 (1 slightly, 2 better,
-    3 much better). `flags[i]` lists what is wrong with candidate i. `all_bad` says that no candidate is
+    3 much better, 0 not graded). `flags[i]` lists what is wrong with candidate i. `all_bad` says that no candidate is
     acceptable; the order still counts. Skips and "cannot judge" are not rankings and do not leave the store.
     """
 
@@ -170,8 +170,8 @@ class Ranking:
             raise DataError(f"ranks are {list(self.ranks)}; use 1..m without gaps (ties share a rank)")
         if self.strengths and len(self.strengths) != len(levels) - 1:
             raise DataError(f"{len(self.strengths)} strengths for {len(levels) - 1} steps between ranks")
-        if any(strength not in (1, 2, 3) for strength in self.strengths):
-            raise DataError(f"strengths are {list(self.strengths)}; use 1, 2 or 3")
+        if any(strength not in (0, 1, 2, 3) for strength in self.strengths):
+            raise DataError(f"strengths are {list(self.strengths)}; use 0 (not graded), 1, 2 or 3")
         if self.flags and len(self.flags) != len(self.ranks):
             raise DataError(f"{len(self.flags)} flag lists for {len(self.ranks)} candidates")
         if self.display_order and sorted(self.display_order) != list(range(len(self.ranks))):

@@ -188,8 +188,8 @@ async function send(verdict, reason = "") {
     verdict,
     reason,
     ranks: verdict === "ranked" ? levels : [],
-    // A step left alone among graded ones is "better", the middle grade.
-    strengths: verdict === "ranked" && given.some(Boolean) ? given.map((grade) => grade || 2) : [],
+    // 0 says that nobody graded a step.
+    strengths: verdict === "ranked" && given.some(Boolean) ? given.map((grade) => grade || 0) : [],
     flags: verdict === "ranked" ? flags : [],
     all_bad: find(".rk-allbad").checked,
     comment: find(".rk-comment").value,
@@ -198,6 +198,8 @@ async function send(verdict, reason = "") {
   setBusy(false);
   if (!answer.ok) return notice(answer.error, "warn");
   undoTask = answer.task_id;
+  // What is typed next belongs to the next task's cards, not to a comment field.
+  document.activeElement?.blur?.();
   show(answer.screen);
   window.scrollTo({ top: 0, behavior: calm ? "auto" : "smooth" });
   notice(answer.message, "good", [["Correct it", () => correct(undoTask)]]);
@@ -264,7 +266,7 @@ function show(screen) {
   grades = new Map();
   const groups = tiers();
   (kept.strengths ?? []).forEach((grade, index) => {
-    if (groups[index + 1]) grades.set(stepKey(groups[index], groups[index + 1]), grade);
+    if (grade && groups[index + 1]) grades.set(stepKey(groups[index], groups[index + 1]), grade);
   });
   find(".rk-allbad").checked = Boolean(kept.all_bad);
   find(".rk-comment").value = kept.comment ?? "";
@@ -653,6 +655,7 @@ function onKey(event) {
     return;
   }
   if (drag && event.key === "Escape") return cancelDrag();
+  if (event.key === "Escape" && event.target === find(".rk-comment")) return focusCard(marked);
   if (event.ctrlKey || event.metaKey || event.target.closest?.("input, textarea, select, [contenteditable]")) return;
   const act = keyAction(event);
   if (!act) return;

@@ -132,6 +132,7 @@ def _vote(ranking: Ranking, first: int, second: int) -> float:
 def _strength(ranking: Ranking, first: int, second: int) -> float:
     """Return the signed sum of the steps between two candidates; positive where the first is better."""
     low, high = sorted((ranking.ranks[first], ranking.ranks[second]))
-    steps = ranking.strengths or (UNGRADED_STEP,) * max(ranking.ranks)
+    grades = ranking.strengths or (0,) * max(ranking.ranks)
+    steps = [grade or UNGRADED_STEP for grade in grades]
     total = float(sum(steps[low - 1 : high - 1]))
     return total if ranking.ranks[first] <= ranking.ranks[second] else -total

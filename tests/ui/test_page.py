@@ -99,10 +99,26 @@ def test_rank_with_ties_by_keyboard_then_submit(server, visit):
     # Shown places A, B, C, D hold ranks 1, 3, 3, 2; the display order brings them to candidates.
     shown = [ranking.ranks[candidate] for candidate in ranking.display_order]
     assert shown == [1, 3, 3, 2]
-    assert ranking.strengths == (2, 3), "the step that was left alone counts as the middle grade"
+    assert ranking.strengths == (0, 3), "the step that was left alone has no grade"
     assert ranking.flags[ranking.display_order[3]] == ("false",)
     assert ranking.all_bad
     assert ranking.annotator.startswith("annotator-")
+
+
+def test_what_is_typed_after_a_comment_ranks_the_next_task(server, visit):
+    page = visit(server, "Comment writer").page
+    rank_all(page)
+    page.focus(".rk-comment")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.classList.contains('rk-card')")
+    page.focus(".rk-comment")
+    page.keyboard.type("close call, 2 of 4")
+    before = page.inner_text(".rk-prompt")
+    submit_and_wait(page)
+    assert page.inner_text(".rk-prompt") != before
+    page.keyboard.press("1")
+    assert len(page.query_selector_all(".rk-card[data-ranked]")) == 1
+    assert page.input_value(".rk-comment") == ""
 
 
 def test_draft_survives_reload_and_a_killed_server(own_server, visit):

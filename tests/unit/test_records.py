@@ -60,7 +60,7 @@ def test_json_round_trip_keeps_every_field(record: Any, tmp_path: Path) -> None:
         (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1]}, "1 ranks"),
         (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1, 2.5]}, "whole numbers"),
         (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1, True]}, "whole numbers"),
-        (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1, 2], "strengths": [4]}, "use 1, 2 or 3"),
+        (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1, 2], "strengths": [4]}, "not graded"),
         (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1, 2], "strengths": [1, 1]}, "2 strengths for 1"),
         (Ranking, {"prompt_id": "p", "annotator": "a", "ranks": [1, 2], "display_order": [0, 0]}, "no permutation"),
         (PreferencePair, {"prompt_id": "p", "prompt": "x", "chosen": "a", "rejected": "a"}, "same text"),

@@ -30,6 +30,11 @@ def test_votes_become_probabilities_weights_and_margins():
     assert pairs["bc"].margin == pytest.approx(11 / 3)
 
 
+def test_a_step_that_nobody_graded_counts_as_the_middle_grade():
+    graded, ungraded = rank(1, 2, 3, strengths=(3, 2)), rank(1, 2, 3, strengths=(3, 0))
+    assert aggregate([ABC], [graded], "weighted") == aggregate([ABC], [ungraded], "weighted")
+
+
 def test_a_majority_of_two_to_one():
     votes = [rank(1, 2, 3, who="x"), rank(1, 2, 3, who="y"), rank(2, 1, 3, who="z")]
     pair = table(aggregate([ABC], votes, "weighted"))["ab"]

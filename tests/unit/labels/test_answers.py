@@ -48,7 +48,7 @@ def test_the_same_submission_twice_is_one_answer(published, person):
         ({"ranks": (1, 3, 3)}, DataError, r"use 1..m without gaps"),
         ({"ranks": (0, 1, 2)}, DataError, r"use 1..m without gaps"),
         ({"ranks": (1, 2, 3), "strengths": (1,)}, DataError, "1 strengths for 2 steps"),
-        ({"ranks": (1, 2, 3), "strengths": (1, 4)}, DataError, "use 1, 2 or 3"),
+        ({"ranks": (1, 2, 3), "strengths": (1, 4)}, DataError, "not graded"),
         ({"ranks": (1, 2, 3), "flags": (("ugly",), (), ())}, LabelError, "flag is 'ugly'"),
         ({"ranks": (1, 2, 3), "flags": ((),)}, LabelError, "1 flag lists for 3 responses"),
         ({"verdict": "liked"}, LabelError, "verdict is 'liked'"),
