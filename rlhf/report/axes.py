@@ -28,10 +28,10 @@ def name_rows(axes: "Axes", labels: Sequence[str]) -> None:
 
 
 def as_percent(axes: "Axes", *, vertical: bool = False) -> None:
-    """Write an axis of shares in percent."""
+    """Write an axis of shares in percent, with as many decimals as tell its ticks apart."""
     from matplotlib.ticker import PercentFormatter
 
-    (axes.yaxis if vertical else axes.xaxis).set_major_formatter(PercentFormatter(1.0, decimals=0))
+    (axes.yaxis if vertical else axes.xaxis).set_major_formatter(PercentFormatter(1.0))
 
 
 def write_note(
