@@ -2,14 +2,12 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.exact.tabular import KL_COEFS, MUTANTS, table_config, train_mutant, train_table
-from tests.exact.transformer import loop_config, train_transformer
 from tests.exact.world import Figures
 
 SEEDS = (0, 1, 2, 3)
@@ -21,18 +19,14 @@ def measure() -> Iterator[tuple[dict[str, Any], Figures]]:
     for seed in SEEDS:
         for kl_coef in KL_COEFS:
             for estimator in ("gae", "rloo"):
-                setting = {"policy": "table", "estimator": estimator, "kl_coef": kl_coef, "seed": seed}
+                setting = {"estimator": estimator, "kl_coef": kl_coef, "seed": seed}
                 yield (
                     setting,
                     train_table(table_config(kl_coef, estimator, episodes=8192 if kl_coef == 0.2 else 4096), seed),
                 )
         for mutant in MUTANTS:
-            setting = {"policy": "table", "estimator": "gae", "kl_coef": MUTANT_KL_COEF, "seed": seed, "mutant": mutant}
+            setting = {"estimator": "gae", "kl_coef": MUTANT_KL_COEF, "seed": seed, "mutant": mutant}
             yield setting, train_mutant(mutant, MUTANT_KL_COEF, seed)
-    for kl_coef in KL_COEFS:
-        with tempfile.TemporaryDirectory() as folder:
-            setting = {"policy": "transformer", "estimator": "gae", "kl_coef": kl_coef, "seed": 0}
-            yield setting, train_transformer(Path(folder), loop_config(kl_coef))
 
 
 def main(out: Path) -> None:
