@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from rlhf.disk import publish_folder, sync_tree
+from rlhf.disk import rename_folder, sync_tree
 from rlhf.errors import ArtifactError, ResourceError, RunLockedError
 from rlhf.hashing import HashCache, hash_file, hash_value, list_files
 from rlhf.records import SPLITS, Split
@@ -369,7 +369,7 @@ def _publish(partial: Path, final: Path, manifest: Manifest) -> None:
         kept = final.parent / ".replaced" / f"{final.name}-{time.time_ns()}"
         kept.parent.mkdir(exist_ok=True)
         final.rename(kept)
-    publish_folder(partial, final)
+    rename_folder(partial, final)
 
 
 @contextlib.contextmanager

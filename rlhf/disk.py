@@ -5,8 +5,13 @@ from pathlib import Path
 
 
 def publish_folder(partial: Path, final: Path) -> None:
-    """Sync every file of a finished folder, rename it, and sync the parent that holds the new name."""
+    """Sync every file of a finished folder, and give it its final name."""
     sync_tree(partial)
+    rename_folder(partial, final)
+
+
+def rename_folder(partial: Path, final: Path) -> None:
+    """Give a synced folder its final name, and sync the parent that holds it."""
     partial.rename(final)
     _sync(final.parent)
 

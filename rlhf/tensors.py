@@ -1,4 +1,4 @@
-"""Masked statistics, padding and trimming of token tensors.
+"""Masked statistics and padding of token tensors.
 
 Index convention of the whole project: `logprobs[:, t]` belongs to response token `t`; `values[:, t]` is the
 estimate *before* that token, read at the position that predicts it; the score lands on the last response
@@ -78,11 +78,6 @@ def last_true_index(mask: Bool[Tensor, "batch sequence"]) -> Int[Tensor, " batch
     """
     columns = torch.arange(mask.shape[1], device=mask.device)
     return columns.expand_as(mask).masked_fill(~mask, -1).amax(dim=-1)
-
-
-def trim(tensors: Sequence[Tensor], width: int) -> list[Tensor]:
-    """Cut right-padded tensors to their first `width` columns."""
-    return [tensor[:, :width] for tensor in tensors]
 
 
 def unflatten(

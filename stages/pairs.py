@@ -1,9 +1,9 @@
 """Stage pairs: all preference pairs of every ranking, with probability, weight and margin.
 
 Reads candidates and rankings, or a pair file in TRL's preference format, whose prompts must not be those of the ppo,
-validation or test split. Writes pairs.jsonl, which
-`datasets.load_dataset("json", ...)` and TRL's trainers read as it is, and holdout.json, the prompts kept apart to
-measure the reward model. Pairs of one prompt are never divided between the two.
+validation or test split. Writes pairs.jsonl, which `datasets.load_dataset("json", ...)` and TRL's trainers read as it
+is, and holdout.json, the prompts kept apart to measure the reward model. Pairs of one prompt are never divided between
+the two.
 
     rlhf pairs CONFIG       python -m stages.pairs CONFIG
 """

@@ -110,7 +110,7 @@ class PpoLosses(nn.Module):
         logprobs, _ = frozen_head_logprobs(shared.lm_head, states, input_ids[response_mask], config.temperature)
         mask = torch.ones_like(logprobs, dtype=torch.bool)
         policy = policy_loss(logprobs, old_logprobs, advantages, mask, config.clip_range)
-        loss, value = policy_weight * policy.loss, ValueLoss(torch.zeros(()), torch.zeros(()))
+        loss, value = policy_weight * policy.loss, ValueLoss(logprobs.new_zeros(()), logprobs.new_zeros(()))
         if config.advantage == "gae":
             if config.critic == "adapter":
                 states = predicting(shared.hidden("critic", input_ids), response_mask)

@@ -52,6 +52,18 @@ def candidates_from(*rows: object) -> Callable[[Path], Sequence[str]]:
     return lambda folder: ["candidates", str(RECIPE), "--candidates.import-path", file(folder, "c.jsonl", lines(*rows))]
 
 
+def leaking(stage: str, **fields: object) -> Callable[[Path], Sequence[str]]:
+    """Import a record whose prompt, under another id, is one to be tested on."""
+
+    def make(folder: Path) -> Sequence[str]:
+        prompts = map(json.loads, (run_of(folder) / "prompts" / "prompts.jsonl").read_text().splitlines())
+        prompt = next(row["prompt"] for row in prompts if row["split"] == "test")
+        path = file(folder, "leak.jsonl", lines({"prompt_id": "p-leak", "prompt": prompt, **fields}))
+        return [stage, str(RECIPE), f"--{stage}.import-path", path]
+
+    return make
+
+
 def first_set(folder: Path) -> dict[str, object]:
     with (run_of(folder) / "candidates" / "candidates.jsonl").open() as rows:
         return json.loads(rows.readline())
@@ -135,6 +147,8 @@ MISTAKES = [
         "equal sides", pairs_from({"prompt": "x", "chosen": "a", "rejected": "a"}), "chosen and rejected are the same"
     ),
     Mistake("pair without rejected", pairs_from({"prompt": "x", "chosen": "a"}), "line 1"),
+    Mistake("candidates of a test prompt", leaking("candidates", responses=["a", "b"]), "of split test"),
+    Mistake("pairs of a test prompt", leaking("pairs", chosen="a", rejected="b"), "of split test"),
     Mistake("missing stage", without("reward", "ppo"), "ppo needs reward"),
     Mistake("removed file", damaged("pairs", "pairs.jsonl", b"\n", "reward"), "pairs.jsonl"),
     Mistake(

@@ -1,4 +1,4 @@
-"""Masked statistics, padding and trimming."""
+"""Masked statistics and padding."""
 
 import torch
 
@@ -11,7 +11,6 @@ from rlhf.tensors import (
     pad_left,
     pad_right,
     positions_from_mask,
-    trim,
     unflatten,
     whiten,
 )
@@ -55,7 +54,6 @@ def test_masks_positions_and_last_entries() -> None:
     assert last_true_index(torch.tensor([[True, False], [True, True]])).tolist() == [0, 1]
 
 
-def test_trim_and_unflatten_invert_their_counterparts() -> None:
+def test_unflatten_puts_values_back_into_their_places() -> None:
     grid = torch.arange(6.0).view(2, 3)
-    assert trim([grid], 2)[0].tolist() == [[0, 1], [3, 4]]
     assert unflatten(grid[MASK], MASK).tolist() == [[0, 1, 0], [3, 0, 0]]

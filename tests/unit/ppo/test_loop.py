@@ -27,7 +27,7 @@ from rlhf.ppo.rollout import Rollout, even_out, examine, lay_out, micro_batches,
 from rlhf.runtime import Runtime, StoppedBySignal, start_runtime
 from rlhf.tracking import read_metrics
 from tests.tiny import shake, tiny_base, tiny_roles
-from tests.unit.ppo.world import TINY, even_share, prompts, train
+from tests.unit.ppo.world import LEARNS, TINY, even_share, prompts, train
 
 
 def _setting(folder: Path, **changes: object) -> tuple[SharedBase, PpoConfig, Rollout, Targets]:
@@ -57,12 +57,8 @@ def test_training_raises_the_score_and_touches_nothing_it_should_not(tmp_path: P
     outcome, _ = train(
         tmp_path,
         shared=shared,
+        **LEARNS,
         updates=8,
-        batch_size=32,
-        minibatch_size=32,
-        epochs=4,
-        kl_coef=0.02,
-        learning_rate=1e-2,
         critic_learning_rate=1e-2,
         checkpoint_every=8,
         evaluate_every=4,
@@ -263,12 +259,8 @@ def test_rloo_learns_without_a_critic(tmp_path: Path) -> None:
         shared=shared,
         advantage="rloo",
         samples_per_prompt=4,
+        **LEARNS,
         updates=8,
-        batch_size=32,
-        minibatch_size=32,
-        epochs=4,
-        kl_coef=0.02,
-        learning_rate=1e-2,
         checkpoint_every=8,
     )
     rows = read_metrics(tmp_path / "ppo" / "metrics.jsonl")

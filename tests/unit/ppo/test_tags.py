@@ -16,13 +16,19 @@ from rlhf.errors import TrainingError
 from rlhf.models.roles import build_shared_base
 from rlhf.tracking import read_metrics
 from tests.tiny import tiny_base, tiny_roles
-from tests.unit.ppo.world import train
+from tests.unit.ppo.world import LEARNS, train
 
 pytestmark = pytest.mark.slow
 
 BRISK = {"critic_warmup_updates": 0, "learning_rate": 3e-2, "updates": 3}
-LEARNS = {"batch_size": 32, "minibatch_size": 32, "epochs": 4, "kl_coef": 0.02, "updates": 5, "learning_rate": 1e-2}
-BEST = {**LEARNS, "select": "best", "evaluate_every": 1, "best_max_kl_nats": 2.0, "evaluation_prompts": 12}
+BEST = {
+    **LEARNS,
+    "updates": 5,
+    "select": "best",
+    "evaluate_every": 1,
+    "best_max_kl_nats": 2.0,
+    "evaluation_prompts": 12,
+}
 
 # Field: what it needs to matter, and a value other than that.
 CASES: dict[str, tuple[dict[str, Any], Any]] = {

@@ -32,6 +32,9 @@ TINY = {
     "checkpoint_every": 1,
 }
 
+# What it takes to learn this task in a few updates.
+LEARNS: dict[str, Any] = {"batch_size": 32, "minibatch_size": 32, "epochs": 4, "kl_coef": 0.02, "learning_rate": 1e-2}
+
 
 def prompts(count: int = 12) -> list[Prompt]:
     """Return prompts of different lengths."""
