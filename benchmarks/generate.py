@@ -20,8 +20,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.shapes import END, PAD, VOCABULARY, bias_parameter, model_config
 from rlhf.config.base import LoraSection
 from rlhf.models.adapters import attach_lora
 from rlhf.models.roles import SharedBase
@@ -30,7 +31,7 @@ from rlhf.tensors import pad_left
 from rlhf.text import TextFormat
 
 RESULT = Path(__file__).parent / "results" / "generate.json"
-VOCABULARY, CONTEXT, END, PAD = 32_000, 512, 1, 0
+CONTEXT = 512
 PROMPTS, SHORTEST, LONGEST = 96, 16, 64
 MAX_NEW_TOKENS, BATCH = 64, 32
 END_BIAS = 7.11
@@ -59,34 +60,21 @@ def make_prompts() -> list[list[int]]:
     """Return random prompts of random lengths."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(SHORTEST, LONGEST + 1, (PROMPTS,), generator=generator).tolist()
-    return [torch.randint(2, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+    return [torch.randint(3, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
 
 
 def make_model() -> Any:
     """Return a random Llama that ends its responses at random."""
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=288,
-        intermediate_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=False,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        bos_token_id=None,
-    )
     torch.manual_seed(0)
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    model.lm_head.bias = nn.Parameter(torch.zeros(VOCABULARY).index_fill_(0, torch.tensor([END]), END_BIAS), False)
+    model = LlamaForCausalLM(model_config(CONTEXT)).eval().requires_grad_(False)
+    model.lm_head.bias = bias_parameter({str(END): END_BIAS}, torch.float32)
     return model
 
 
 def make_text() -> TextFormat:
     """Return a format that knows the end token; its tokenizer is never asked."""
-    letters = {letter: index + 2 for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab={"<|pad|>": PAD, "<|end|>": END, **letters}, merges=[]))
+    letters = {letter: index + 3 for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab={"<|unknown|>": 0, "<|pad|>": PAD, "<|end|>": END, **letters}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
     return TextFormat(wrapped, "plain", [END], CONTEXT)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.peak import peak_bytes
+from benchmarks.shapes import bias_parameter
 from rlhf.config.base import BaseConfig, LoraSection
 from rlhf.config.training import PpoConfig
 from rlhf.models.base import describe_base, load_base
@@ -78,10 +79,7 @@ def build(job: dict[str, Any]) -> tuple[SharedBase, TextFormat]:
     artifact.mkdir(parents=True, exist_ok=True)
     describe_base(settings, artifact)
     base = load_base(artifact, settings, job["dtype"])
-    bias = torch.zeros(base.model.config.vocab_size, dtype=base.model.dtype)
-    for token, value in job["logit_bias"].items():
-        bias[int(token)] = value
-    base.model.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
+    base.model.lm_head.bias = bias_parameter(job["logit_bias"], base.model.dtype)
     lora = LoraSection(rank=job["lora_rank"], alpha=job["lora_alpha"])
     critic = RoleSource(copy_of="reward", head=True, trainable=True)
     if job["critic"] == "head":

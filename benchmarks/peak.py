@@ -1,4 +1,4 @@
-"""Memory of a program. A twin of these lines is in peer_trl.py, which imports nothing of ours."""
+"""Memory of a program; needs the standard library alone, so that both sides can import it."""
 
 import sys
 from pathlib import Path

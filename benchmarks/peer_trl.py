@@ -1,6 +1,6 @@
 """The peer's side of the PPO benchmark: TRL 1.12.0, the last version with a PPO trainer, as its documentation uses it.
 
-Runs inside the peer's own virtual environment and imports nothing of ours. Reads a job as JSON from its first argument
+Runs inside the peer's own virtual environment and imports nothing of the product. Reads a job as JSON from its first argument
 and prints one JSON line. What is done for a fair peer:
 
 - weights are loaded in the number format that is compared: the trainer ignores its own `bf16=True`;
@@ -27,6 +27,9 @@ from transformers import (
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
+from benchmarks.peak import peak_bytes
+from benchmarks.shapes import bias_parameter
+
 
 class Watch(TrainerCallback):
     """Notes the time, and the processor time of this program, when updates end."""
@@ -47,14 +50,14 @@ class Watch(TrainerCallback):
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Train as the job says and return what was measured."""
-    imported = _peak_bytes()
+    imported = peak_bytes()
     torch.set_num_threads(job["threads"])
     torch.manual_seed(job["seed"])
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[job["dtype"]]
     folder = Path(job["model"])
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    policy.lm_head.bias = _bias(job, policy.config.vocab_size, dtype)
+    policy.lm_head.bias = bias_parameter(job["logit_bias"], dtype)
     reward, value = (_classifier(folder, dtype) for _ in range(2))
     lengths: list[list[int]] = []
     reward.model.register_forward_pre_hook(
@@ -85,7 +88,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "update_cpu_seconds": _differences(watch.cpu_times)[job["warmup"] :],
         "optimizer_steps": len(steps),
         "response_lengths": rollouts[job["batch"] * job["warmup"] :],
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
         "imported_bytes": imported,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "versions": _versions(),
@@ -121,25 +124,6 @@ def _differences(times: list[float]) -> list[float]:
 
 def _classifier(folder: Path, dtype: torch.dtype) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
-
-
-def _bias(job: dict[str, Any], size: int, dtype: torch.dtype) -> torch.nn.Parameter:
-    bias = torch.zeros(size, dtype=dtype)
-    for token, value in job["logit_bias"].items():
-        bias[int(token)] = value
-    return torch.nn.Parameter(bias, requires_grad=False)
-
-
-def _peak_bytes() -> int:
-    """Return the largest resident memory of this program; `getrusage` would also count the one that started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,13 @@ Run as a program it writes the folder: `python -m benchmarks.shapes FOLDER`.
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaConfig
 
 VOCABULARY, HIDDEN, INTERMEDIATE, LAYERS, HEADS = 32_000, 288, 768, 6, 6
 UNKNOWN, PAD, END = 0, 1, 2
@@ -41,12 +47,41 @@ def logit_bias(length: str) -> dict[int, float]:
     return {PAD: NEVER, END: math.log(low / (1 - low) * VOCABULARY) + 0.115 / 2}
 
 
+def bias_parameter(bias: Mapping[str, float], dtype: "torch.dtype") -> "torch.nn.Parameter":
+    """Return the output layer's bias as a frozen parameter; the mapping came through JSON, so its keys are texts."""
+    import torch
+
+    values = torch.zeros(VOCABULARY, dtype=dtype)
+    for token, value in bias.items():
+        values[int(token)] = value
+    return torch.nn.Parameter(values, requires_grad=False)
+
+
+def model_config(context: int) -> "LlamaConfig":
+    """Return the model's shape."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=INTERMEDIATE,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=PAD,
+    )
+
+
 def write_model(folder: Path) -> None:
     """Write weights, tokenizer, generation settings and `prompts.json`."""
     import numpy as np
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     words = {"<unk>": UNKNOWN, "<pad>": PAD, "</s>": END} | {f"w{index}": index for index in range(3, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
@@ -54,21 +89,8 @@ def write_model(folder: Path) -> None:
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="</s>", padding_side="left"
     )
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=INTERMEDIATE,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=PROMPT + RESPONSE,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=END,
-        pad_token_id=PAD,
-    )
     torch.manual_seed(MODEL_SEED)
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(model_config(PROMPT + RESPONSE))
     with torch.no_grad():
         # So that the end token has the same chance after every prompt: equal seeds then mean equal lengths.
         model.lm_head.weight[END] = 0.0
