@@ -202,8 +202,9 @@ def _chat(parsed: argparse.Namespace) -> None:
 
 def _launch(parsed: argparse.Namespace) -> None:
     from rlhf.artifacts import RunFolder
+    from rlhf.children import run_child
     from rlhf.launch import launch_line
-    from rlhf.pipeline import StageFailed, run_child
+    from rlhf.pipeline import StageFailed
 
     config = load_config(parsed.config, parsed.overrides)
     line = launch_line(

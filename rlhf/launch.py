@@ -35,7 +35,7 @@ def launch_line(
         raise ConfigError("--nodes above 1 needs --address, the name of node 0 as the others reach it")
     settings = ["--launch.processes", str(processes), "--launch.zero", str(zero)]
     program = ["-m", f"stages.{stage}", str(recipe), *overrides, *settings]
-    if not _has_gpu():
+    if not has_gpu():
         return [*_cpu_launcher(processes, nodes, rank, address, port), *program]
     line = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes * nodes)]
     line += [
@@ -73,9 +73,10 @@ def _deepspeed_file(zero: Literal[2, 3]) -> Path:
 
 def launch_environment() -> dict[str, str]:
     """Return the environment of launched processes; without a GPU DeepSpeed must be told to use the CPU."""
-    cpu = {} if _has_gpu() else {"DS_ACCELERATOR": "cpu"}
+    cpu = {} if has_gpu() else {"DS_ACCELERATOR": "cpu"}
     return os.environ | cpu
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Say whether this machine has a GPU, without importing torch, which would take seconds."""
     return Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()

@@ -2,19 +2,18 @@
 
 import logging
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.artifacts import RunFolder
+from rlhf.children import run_child, run_module
 from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.errors import LabelsAtRiskError, RlhfError, WaitingForPeople
 from rlhf.labels.rounds import human_answers, retire_round, round_complete
-from rlhf.launch import launch_environment, launch_line
+from rlhf.launch import launch_line
 from rlhf.stage_graph import LAUNCHED, StageName, StageState, stage_states
 
 log = logging.getLogger(__name__)
@@ -75,8 +74,9 @@ def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
             log.info("nothing to do: all %d stages of round %d are finished and unchanged", len(states), run.round)
             return run
         recipe = _snapshot(config, run)
+        preload = [f"stages.{stage}" for stage in todo]
         for number, state in enumerate(states, start=1):
-            _bring_up_to_date(state, f"[{number}/{len(states)}]", config, recipe, wait=options.wait)
+            _bring_up_to_date(state, f"[{number}/{len(states)}]", config, recipe, preload, wait=options.wait)
     return run
 
 
@@ -148,6 +148,12 @@ def _start_round(run: RunFolder) -> RunFolder:
     return following
 
 
+def _run_stage(stage: StageName, config: Config, recipe: Path, preload: list[str]) -> int:
+    if stage in LAUNCHED and config.launch.processes > 1:
+        return run_child(stage_line(stage, config, recipe))
+    return run_module(f"stages.{stage}", [str(recipe)], preload)
+
+
 def _snapshot(config: Config, run: RunFolder) -> Path:
     """Write the resolved recipe beside the rounds, so that editing the file does not split a run in two."""
     path = run.root / "config.yaml"
@@ -157,40 +163,23 @@ def _snapshot(config: Config, run: RunFolder) -> Path:
     return path
 
 
-def _bring_up_to_date(state: StageState, place: str, config: Config, recipe: Path, *, wait: bool) -> None:
+def _bring_up_to_date(
+    state: StageState, place: str, config: Config, recipe: Path, preload: list[str], *, wait: bool
+) -> None:
     if state.state == "finished":
         log.info("%s %s: finished and unchanged", place, state.stage)
         return
     why = "; ".join(state.reasons)
     log.info("%s %s: %s%s", place, state.stage, PURPOSE[state.stage], f" ({why})" if why else "")
     started = time.monotonic()
-    line = stage_line(state.stage, config, recipe)
-    code = run_child(line)
+    code = _run_stage(state.stage, config, recipe, preload)
     if code == WaitingForPeople.exit_code and wait:
         run = RunFolder.open(config.run)
         while not round_complete(run.labels, run.round):
             time.sleep(POLL_SECONDS)
-        code = run_child(line)
+        code = _run_stage(state.stage, config, recipe, preload)
     if code == WaitingForPeople.exit_code:
         raise WaitingForPeople("the labeling tasks are published; run the same command again when they are done")
     if code:
         raise StageFailed(state.stage, code)
     log.info("    %s took %.0f s", state.stage, time.monotonic() - started)
-
-
-def run_child(line: list[str]) -> int:
-    """Run a command; pass SIGTERM and SIGINT on to it and return its exit code."""
-    process = subprocess.Popen(line, env=launch_environment())
-    received: list[int] = []
-
-    def forward(number: int, frame: object) -> None:
-        received.append(number)
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        code = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return code if not received or code else 128 + received[0]

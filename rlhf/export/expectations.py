@@ -47,8 +47,11 @@ def write_expectations(
     room = min(text.context_length - max(map(len, ids)), MAX_NEW_TOKENS)
     assert room >= 1, f"no room for a response: context {text.context_length}, longest prompt {max(map(len, ids))}"
     keys = list(range(len(ids)))
-    # Unmerged and one prompt at a time: what is compared is the policy, not the rounding of a batch.
-    samples = sample(shared, "policy", ids, text, Sampling(0.0, room), seed=0, batch_size=1, keys=keys, merge=False)
+    # Unmerged, as the adapter will be loaded; a batch rounds otherwise, which near ties allow for.
+    sampling = Sampling(0.0, room)
+    samples = sample(
+        shared, "policy", ids, text, sampling, seed=0, batch_size=verify.TOGETHER, keys=keys, merge=False
+    )
     vocabulary = shared.lm_head.weight.shape[0]
     positions = max(1, min(MAX_POSITIONS, LOGIT_BYTES // (4 * vocabulary * len(ids))))
     tensors: dict[str, Tensor] = {}

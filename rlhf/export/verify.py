@@ -20,6 +20,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+TOGETHER = 8
+"""Prompts per batch of greedy answers."""
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -94,23 +96,16 @@ def compare(model: Any, plan: dict[str, Any], expected: dict[str, torch.Tensor])
     A greedy response may part from the expected one where the two best tokens were closer than the tolerance: that is
     counted as a near tie. Any other difference fails, in fp32; in lower precision it is reported only.
     """
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=plan["max_new_tokens"],
-        eos_token_id=plan["end_token_ids"],
-        pad_token_id=plan["pad_token_id"],
-    )
     largest, identical, near_ties = 0.0, 0, 0
-    for number, row in enumerate(plan["prompts"]):
+    answers = answer_all(model, plan)
+    for number, (row, answer) in enumerate(zip(plan["prompts"], answers, strict=True)):
         prompt, response = row["prompt_ids"], row["response_ids"]
         logits = expected[f"logits.{number}"]
         ids = torch.tensor([prompt + response], device=model.device)
         kept = slice(len(prompt) - 1, len(prompt) - 1 + len(logits))
         found = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, kept].float().cpu()
         largest = max(largest, (found - logits).abs().max().item())
-        start = torch.tensor([prompt], device=model.device)
-        answer = model.generate(start, attention_mask=torch.ones_like(start), generation_config=settings)
-        parted = first_difference(answer[0, len(prompt) :].tolist(), response)
+        parted = first_difference(answer, response)
         identical += parted is None
         near_ties += (
             parted is not None and parted < len(row["margins"]) and row["margins"][parted] <= 2 * plan["tolerance"]
@@ -124,6 +119,35 @@ def compare(model: Any, plan: dict[str, Any], expected: dict[str, torch.Tensor])
         "greedy_identical": identical,
         "near_ties": near_ties,
     }
+
+
+@torch.no_grad()
+def answer_all(model: Any, plan: dict[str, Any]) -> list[list[int]]:
+    """Answer every prompt greedily, some together, padded on the left; return the tokens up to the first end."""
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=plan["max_new_tokens"],
+        eos_token_id=plan["end_token_ids"],
+        pad_token_id=plan["pad_token_id"],
+    )
+    prompts = [row["prompt_ids"] for row in plan["prompts"]]
+    answers: list[list[int]] = []
+    for start in range(0, len(prompts), TOGETHER):
+        batch = prompts[start : start + TOGETHER]
+        width = max(map(len, batch))
+        ids = torch.tensor([[plan["pad_token_id"]] * (width - len(row)) + row for row in batch])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
+        found = model.generate(
+            ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
+        )
+        answers += [up_to_end(row, plan["end_token_ids"]) for row in found[:, width:].tolist()]
+    return answers
+
+
+def up_to_end(tokens: list[int], ends: list[int]) -> list[int]:
+    """Return the tokens up to the first end token, that one included; padding may follow it in a batch."""
+    places = [place for place, token in enumerate(tokens) if token in ends]
+    return tokens[: places[0] + 1] if places else tokens
 
 
 def first_difference(found: list[int], expected: list[int]) -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 RECIPE = Path(__file__).with_name("tiny.yaml")
 
@@ -49,10 +50,14 @@ class Shell:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """Make the tiny run from base to export; read it, do not change it."""
-    shell = Shell(tmp_path_factory.mktemp("pipeline"))
-    shell.rlhf("run", str(RECIPE))
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shell:
+    """Make the tiny run from base to export, once for all test processes; read it, do not change it."""
+    own = tmp_path_factory.getbasetemp()
+    shell = Shell((own if worker_id == "master" else own.parent) / "pipeline")
+    with FileLock(f"{shell.folder}.lock"):
+        if not (shell.run / "summary.json").exists():
+            shell.folder.mkdir(exist_ok=True)
+            shell.rlhf("run", str(RECIPE))
     return shell
 
 

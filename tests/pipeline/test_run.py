@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def people_rank(shell: Shell, count: int) -> None:
         ranks = tuple(range(1, len(view.responses) + 1))
         submit(store, person, Submission(view.submission_id, "ranked", ranks=ranks))
     store.close()
+
+
+def wait_for(path: Path, ready: Callable[[], bool] = lambda: True) -> None:
+    """Return as soon as a path exists and is ready; fail after two minutes."""
+    deadline = time.monotonic() + 120
+    while not (path.exists() and ready()):
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.02)
 
 
 def test_summary_has_every_number(finished: Shell) -> None:
@@ -162,11 +171,11 @@ def test_chat_answers_with_both_policies(finished: Shell) -> None:
 
 
 def test_killed_run_goes_on_and_ends_with_the_same_artifacts(finished: Shell, tmp_path: Path) -> None:
-    """Kill `rlhf run` at several moments; what it ends with equals the uninterrupted run."""
+    """Kill `rlhf run` and its stage inside four stages; what it ends with equals the uninterrupted run."""
     shell = Shell(tmp_path)
     (tmp_path / "runs").mkdir()
     shutil.copytree(finished.folder / "runs" / ".cache", tmp_path / "runs" / ".cache")
-    for seconds in (3, 12, 25):
+    for stage in ("prompts", "sft", "reward", "ppo"):
         process = subprocess.Popen(
             shell.line("run", str(RECIPE)),
             cwd=shell.folder,
@@ -174,7 +183,7 @@ def test_killed_run_goes_on_and_ends_with_the_same_artifacts(finished: Shell, tm
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(seconds)
+        wait_for(shell.run / "round-1" / f"{stage}.partial")
         subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
         process.wait()
     shell.rlhf("run", str(RECIPE))
@@ -193,10 +202,7 @@ def test_sigterm_reaches_the_stage_and_the_run_goes_on(copy: Shell) -> None:
         text=True,
     )
     metrics = copy.run / "round-1" / "ppo.partial" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(metrics, lambda: metrics.read_text().count("\n") > 3)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors

@@ -17,14 +17,14 @@ def line(stage: str = "ppo", **options: Any) -> str:
 
 
 def test_cpu_host_starts_processes_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    monkeypatch.setattr(launch, "has_gpu", lambda: False)
     text = line(processes=2, zero=2)
     assert text.startswith("-m torch.distributed.run --nproc_per_node 2 --nnodes 1")
     assert text.endswith("-m stages.ppo recipe.yaml --seed 2 --launch.processes 2 --launch.zero 2")
 
 
 def test_gpu_host_uses_accelerate_on_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    monkeypatch.setattr(launch, "has_gpu", lambda: True)
     text = line(processes=8, zero=2, nodes=2, rank=1, address="node-0")
     assert "accelerate.commands.launch --num_processes 16 --num_machines 2 --machine_rank 1" in text
     assert "--main_process_ip node-0" in text
@@ -32,7 +32,7 @@ def test_gpu_host_uses_accelerate_on_all_nodes(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_sft_gets_deepspeed_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    monkeypatch.setattr(launch, "has_gpu", lambda: True)
     text = line("sft", processes=8, zero=3)
     assert "--use_deepspeed --deepspeed_config_file" in text
     assert "zero3.json" in text

@@ -1,0 +1,101 @@
+"""Stages as child processes: by their command line, or forked from a server that has imported the libraries once.
+
+Importing torch, transformers, peft and trl takes about as long as the work of a small stage, and `rlhf run` starts ten.
+The server does nothing but import, so that a child differs from a fresh interpreter in its start-up time alone. On a
+machine with a GPU every stage gets an interpreter of its own: a library that looks for devices while it is imported
+would leave CUDA unusable in forked children, and stages take longer there.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import reduction
+from pathlib import Path
+from typing import Any
+
+from rlhf.launch import has_gpu, launch_environment
+
+
+def run_child(line: Sequence[str]) -> int:
+    """Run a command; pass SIGTERM and SIGINT on to it and return its exit code."""
+    process = subprocess.Popen(line, env=launch_environment())
+    return _wait(process.send_signal, process.wait)
+
+
+def run_module(module: str, arguments: Sequence[str], preload: Sequence[str]) -> int:
+    """Run `python -m MODULE ARGUMENTS`, from the server where there is one; signals and exit code as in `run_child`.
+
+    Args:
+        module: What runs.
+        arguments: Its command line.
+        preload: Modules that the server imports before its first child; later calls find it running.
+    """
+    if sys.platform != "linux" or has_gpu():
+        return run_child([sys.executable, "-m", module, *arguments])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    process = context.Process(target=_run_as_main, args=(module, list(arguments), _Place()))
+    process.start()
+
+    def send(number: int) -> None:
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, number)
+
+    def wait() -> int:
+        process.join()
+        return process.exitcode or 0
+
+    return _wait(send, wait)
+
+
+class _Place:
+    """Working folder, environment, output and error of the process that pickles this, taken over where it is read.
+
+    The server keeps those of its own start.
+    """
+
+    def __getstate__(self) -> tuple[str, dict[str, str], list[Any]]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return str(Path.cwd()), launch_environment(), [reduction.DupFd(number) for number in (1, 2)]
+
+    def __setstate__(self, carried: tuple[str, dict[str, str], list[Any]]) -> None:
+        folder, environment, streams = carried
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        for number, stream in zip((1, 2), streams, strict=True):
+            descriptor = stream.detach()
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _run_as_main(module: str, arguments: list[str], place: _Place) -> None:
+    sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)  # it runs under the name __main__, and runpy warns of a second copy
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        # A child of multiprocessing leaves without them; trackers finish their work there.
+        atexit._run_exitfuncs()
+
+
+def _wait(send: Callable[[int], None], wait: Callable[[], int]) -> int:
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        send(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if not received or code else 128 + received[0]

@@ -1,0 +1,100 @@
+"""A stage that is forked from the server cannot be told from one in an interpreter of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlhf import children
+
+PROBE = """
+import atexit, json, os, signal, sys, time
+atexit.register(lambda: print("left"))
+print(json.dumps([sys.argv[1:], os.getcwd(), os.environ.get("PROBE"), __name__, os.getppid()]), flush=True)
+sys.stderr.write("to stderr\\n")
+if sys.argv[1] == "sleep":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    open("ready", "w").close()
+    time.sleep(60)
+if sys.argv[1] == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"probe_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(PROBE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(children, "has_gpu", lambda: False)
+    return name
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_arguments_place_streams_and_exit_code_are_those_of_now(
+    probe: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / f"at {code}"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PROBE", f"set for {code}")
+    capfd.readouterr()
+    assert children.run_module(probe, [str(code), "b c"], []) == code
+    out, errors = capfd.readouterr()
+    said, left = out.splitlines()
+    assert json.loads(said)[:4] == [[str(code), "b c"], str(folder), f"set for {code}", "__main__"]
+    assert (left, errors) == ("left", "to stderr\n")
+
+
+def test_children_share_one_server_unless_there_is_a_gpu(
+    probe: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def parent_of_child() -> int:
+        capfd.readouterr()
+        children.run_module(probe, ["0"], [])
+        return json.loads(capfd.readouterr().out.splitlines()[0])[4]
+
+    assert parent_of_child() == parent_of_child() != os.getpid()
+    monkeypatch.setattr(children, "has_gpu", lambda: True)
+    assert parent_of_child() == os.getpid()
+
+
+def test_a_killed_child_is_told_by_its_signal(probe: str) -> None:
+    assert children.run_module(probe, ["kill"], []) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("start", ["module", "line"])
+def test_a_signal_is_passed_on(probe: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    run: dict[str, Callable[[], int]] = {
+        "module": lambda: children.run_module(probe, ["sleep"], []),
+        "line": lambda: children.run_child([sys.executable, "-m", probe, "sleep"]),
+    }
+    before = signal.getsignal(signal.SIGTERM)
+    assert run[start]() == 7
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_importing_the_stages_starts_no_thread_that_a_fork_would_lose(repository: Path) -> None:
+    """A lock held by a thread that the fork leaves behind is held for ever (OpenBLAS's own pools survive forks)."""
+    imports = "; ".join(f"import stages.{path.stem}" for path in sorted((repository / "stages").glob("[a-z]*.py")))
+    line = f"{imports}; import os; print(len(os.listdir('/proc/self/task')))"
+    environment = os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 1
