@@ -28,16 +28,18 @@ demo: .venv/.installed-train  ## the whole pipeline on the embedded world, on CP
 	$(BIN)/rlhf run configs/quickstart.yaml --seed $(SEED)
 
 test: .venv/.installed-dev  ## every test that this machine can run
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fast: .venv/.installed-dev  ## the tests without the slow ones
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not distributed and not ui"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not distributed and not ui"
 
 faults: .venv/.installed-dev  ## PPO killed 20 times at random moments, and without disk space
 	FAULT_KILLS=20 $(BIN)/pytest tests/faults
 
-evidence: .venv/.installed-dev  ## how near PPO comes to a known optimum, in every setting (figures in evidence.json)
-	$(BIN)/python -m tests.exact.evidence evidence.json
+evidence: .venv/.installed-dev  ## PPO beside a known optimum, and whole recipes beside their controls (runs/evidence)
+	mkdir -p runs/evidence
+	$(BIN)/python -m tests.exact.evidence runs/evidence/exact.json
+	$(BIN)/python -m tests.real.controls runs/evidence
 
 check: .venv/.installed-dev  ## ruff, pyright, import-linter
 	$(BIN)/ruff check $(SOURCES)

@@ -17,6 +17,7 @@ import pytest
 import tests.typecheck  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST = ("tests/real/", "tests/pipeline/", "tests/distributed/")
 # In continuous integration a skipped test is a failed one: a green run then says that everything ran.
 SKIPS_FAIL = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
@@ -42,7 +43,10 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the users of the shared folder `real`, and leave out what this machine cannot run."""
+    """Mark the users of the shared folder `real`, leave out what cannot run here, and put the longest folders first.
+
+    Test processes take whole files; a long one that began last would keep one process busy while the others idle.
+    """
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
@@ -50,6 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_report_header() -> str:

@@ -49,9 +49,7 @@ def write_expectations(
     keys = list(range(len(ids)))
     # Unmerged, as the adapter will be loaded; a batch rounds otherwise, which near ties allow for.
     sampling = Sampling(0.0, room)
-    samples = sample(
-        shared, "policy", ids, text, sampling, seed=0, batch_size=verify.TOGETHER, keys=keys, merge=False
-    )
+    samples = sample(shared, "policy", ids, text, sampling, seed=0, batch_size=verify.TOGETHER, keys=keys, merge=False)
     vocabulary = shared.lm_head.weight.shape[0]
     positions = max(1, min(MAX_POSITIONS, LOGIT_BYTES // (4 * vocabulary * len(ids))))
     tensors: dict[str, Tensor] = {}

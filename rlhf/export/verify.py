@@ -137,9 +137,7 @@ def answer_all(model: Any, plan: dict[str, Any]) -> list[list[int]]:
         width = max(map(len, batch))
         ids = torch.tensor([[plan["pad_token_id"]] * (width - len(row)) + row for row in batch])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
-        found = model.generate(
-            ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
-        )
+        found = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings)
         answers += [up_to_end(row, plan["end_token_ids"]) for row in found[:, width:].tolist()]
     return answers
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rlhf.artifacts import Artifact, RunFolder
+from rlhf.cli import main
 from rlhf.config.load import load_config
 from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.answers import Submission, submit
@@ -154,15 +155,25 @@ def test_trace_walks_from_the_export_to_the_people(finished: Shell, tmp_path: Pa
     assert "was changed after it was made" in finished.rlhf("trace", str(weights), check=False).stderr
 
 
-def test_status_and_show_and_doctor_speak(finished: Shell) -> None:
-    status = finished.rlhf("status", str(RECIPE)).stdout
-    assert status.count("finished") == 10
-    shown = finished.rlhf("show", str(RECIPE), "sft", "-n", "1").stdout
+def test_status_and_show_and_doctor_speak(
+    finished: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished.folder)
+
+    def say(*arguments: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert say("status", str(RECIPE)).count("finished") == 10
+    shown = say("show", str(RECIPE), "sft", "-n", "1")
     assert "carry no loss" in shown
     assert "ids:" in shown
     for stage in ("prompts", "candidates", "rankings", "pairs", "ppo"):
-        assert finished.rlhf("show", str(RECIPE), stage, "-n", "1").stdout
-    assert "training:" in finished.rlhf("doctor").stdout
+        assert say("show", str(RECIPE), stage, "-n", "1")
+    assert "training:" in say("doctor")
 
 
 def test_chat_answers_with_both_policies(finished: Shell) -> None:

@@ -8,42 +8,42 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
+from tests.real.controls import control_options, read_evaluation, recipe_line
+
 pytestmark = pytest.mark.slow
-CHECKOUT = Path(__file__).parents[2]
 
 
-def run_recipe(shared: Path, folder: Path, *options: str) -> Path:
-    """Run the recipe through the command line and return its folder; what a copied run has finished is kept."""
-    line = [
-        *(sys.executable, "-m", "rlhf.cli", "run", str(CHECKOUT / "configs" / "stories260k.yaml")),
-        *("--run", str(folder / "run"), "--tracking.progress", "false"),
-        *("--base.model", str(shared / "models" / "stories260K-llama")),
-        *("--prompts.sources", f"[{shared / 'data' / 'tinystories' / 'stories.jsonl'}]"),
-        *("--gold.lexicon", str(shared / "data" / "vader_lexicon" / "vader_lexicon.txt")),
-        *options,
-    ]
-    done = subprocess.run(
-        line, cwd=CHECKOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+def run_stories(shared: Path, run: Path, *options: str) -> None:
+    """Run the recipe through the command line; what a copied run has finished is kept."""
+    line = recipe_line("stories260k", run, ["--tracking.progress", "false", *options], shared)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return folder / "run"
 
 
 def gold_gain(run: Path) -> tuple[float, float]:
     """Return PPO's gain in gold over the start policy, paired by prompt, and its standard error."""
-    gain: dict[str, Any] = json.loads((run / "round-1" / "evaluate" / "evaluation.json").read_text())["gold_gain"]
+    gain = read_evaluation(run)["gold_gain"]
     return gain["value"], gain["error"]
+
+
+def control_gain(control: str, true_run: Path, shared: Path, folder: Path) -> tuple[float, float]:
+    """Run a control on a copy of the true run; return its gain and standard error."""
+    run = shutil.copytree(true_run, folder / "run")
+    run_stories(shared, run, *control_options(control, true_run))
+    return gold_gain(run)
 
 
 @pytest.fixture(scope="module")
 def true_run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_recipe(shared, tmp_path_factory.mktemp("stories"))
+    run = tmp_path_factory.mktemp("stories") / "run"
+    run_stories(shared, run)
+    return run
 
 
 def test_policy_learns_cheerful_stories(true_run: Path) -> None:
@@ -57,13 +57,10 @@ def test_policy_learns_cheerful_stories(true_run: Path) -> None:
 
 
 def test_flipped_reward_model_drives_gold_down(true_run: Path, shared: Path, tmp_path: Path) -> None:
-    shutil.copytree(true_run, tmp_path / "run")
-    flipped = ("--reward.import-path", str(true_run / "round-1" / "reward"), "--reward.control", "flipped")
-    gain, error = gold_gain(run_recipe(shared, tmp_path, *flipped, "--until", "evaluate"))
+    gain, error = control_gain("flipped", true_run, shared, tmp_path)
     assert gain < -3 * error
 
 
 def test_shuffled_labels_move_gold_less_than_half_as_far(true_run: Path, shared: Path, tmp_path: Path) -> None:
-    shutil.copytree(true_run, tmp_path / "run")
-    gain, _ = gold_gain(run_recipe(shared, tmp_path, "--reward.control", "shuffled", "--until", "evaluate"))
+    gain, _ = control_gain("shuffled", true_run, shared, tmp_path)
     assert abs(gain) < gold_gain(true_run)[0] / 2
