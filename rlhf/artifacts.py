@@ -36,6 +36,8 @@ VOLATILE = frozenset(
 )
 VOLATILE_FOLDERS = ("checkpoints",)
 LOCK_VARIABLE = "RLHF_RUN_LOCK"
+locks_held: list[int] = []
+"""Open files of the locks that this process holds. A child that has them too holds on after its parent was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Generator[None]:
-        """Keep every other run out of this folder; processes started by the holder pass.
+        """Keep every other run out of this folder; processes started by the holder pass, and keep it locked with him.
 
         Raises:
             RunLockedError: Another process holds it.
@@ -313,9 +315,11 @@ class RunFolder:
             file.write(str(os.getpid()))
             file.flush()
             os.environ[LOCK_VARIABLE] = name
+            locks_held.append(file.fileno())
             try:
                 yield
             finally:
+                locks_held.remove(file.fileno())
                 del os.environ[LOCK_VARIABLE]
 
 

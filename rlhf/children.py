@@ -7,23 +7,28 @@ would leave CUDA unusable in forked children, and stages take longer there.
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
+from rlhf.artifacts import locks_held
 from rlhf.launch import has_gpu, launch_environment
+
+PR_SET_PDEATHSIG = 1
 
 
 def run_child(line: Sequence[str]) -> int:
     """Run a command; pass SIGTERM and SIGINT on to it and return its exit code."""
-    process = subprocess.Popen(line, env=launch_environment())
+    process = subprocess.Popen(line, env=launch_environment(), pass_fds=locks_held, preexec_fn=_ask_for_parents_death)
     return _wait(process.send_signal, process.wait)
 
 
@@ -54,7 +59,7 @@ def run_module(module: str, arguments: Sequence[str], preload: Sequence[str]) ->
 
 
 class _Place:
-    """Working folder, environment, output and error of the process that pickles this, taken over where it is read.
+    """Working folder, environment, streams and locks of the process that pickles this, taken over where it is read.
 
     The server keeps those of its own start.
     """
@@ -62,20 +67,22 @@ class _Place:
     def __getstate__(self) -> tuple[str, dict[str, str], list[Any]]:
         sys.stdout.flush()
         sys.stderr.flush()
-        return str(Path.cwd()), launch_environment(), [reduction.DupFd(number) for number in (1, 2)]
+        return str(Path.cwd()), launch_environment(), [reduction.DupFd(number) for number in (1, 2, *locks_held)]
 
     def __setstate__(self, carried: tuple[str, dict[str, str], list[Any]]) -> None:
-        folder, environment, streams = carried
+        folder, environment, files = carried
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        for number, stream in zip((1, 2), streams, strict=True):
-            descriptor = stream.detach()
+        descriptors = [file.detach() for file in files]  # those of locks stay open as they are
+        for number, descriptor in zip((1, 2), descriptors, strict=False):
             os.dup2(descriptor, number)
             os.close(descriptor)
 
 
 def _run_as_main(module: str, arguments: list[str], place: _Place) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    Path("/proc/self/comm").write_text(module)  # what `ps` and `top` call it
     sys.argv = [module, *arguments]
     sys.modules.pop(module, None)  # it runs under the name __main__, and runpy warns of a second copy
     try:
@@ -83,6 +90,20 @@ def _run_as_main(module: str, arguments: list[str], place: _Place) -> None:
     finally:
         # A child of multiprocessing leaves without them; trackers finish their work there.
         atexit._run_exitfuncs()
+
+
+def _end_with_parent() -> None:
+    """Send this process SIGTERM when `rlhf run` is gone, so that the stage checkpoints and ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ask_for_parents_death() -> None:
+    """Ask Linux for the same on behalf of a command."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(send: Callable[[int], None], wait: Callable[[], int]) -> int:

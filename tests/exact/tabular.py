@@ -138,9 +138,7 @@ def roll_out(table: Table, count: int) -> tuple[Rollout, Tensor, Tensor]:
         nodes = torch.where(alive, VOCABULARY * nodes + 1 + drawn, nodes)
         alive = alive & (drawn != END)
     rows = enumerate_responses().row_of[nodes]
-    logprobs, reference = (
-        logits.log_softmax(dim=-1)[prefixes, tokens] * mask for logits in (present, table.reference)
-    )
+    logprobs, reference = (logits.log_softmax(dim=-1)[prefixes, tokens] * mask for logits in (present, table.reference))
     rollout = Rollout(
         sequences=tokens.tolist(),
         prompt_lengths=[0] * count,

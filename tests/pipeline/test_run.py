@@ -15,6 +15,7 @@ import pytest
 from rlhf.artifacts import Artifact, RunFolder
 from rlhf.cli import main
 from rlhf.config.load import load_config
+from rlhf.errors import RunLockedError
 from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.answers import Submission, submit
 from rlhf.labels.assignment import claim
@@ -52,6 +53,18 @@ def wait_for(path: Path, ready: Callable[[], bool] = lambda: True) -> None:
     while not (path.exists() and ready()):
         assert time.monotonic() < deadline, f"{path} did not come"
         time.sleep(0.02)
+
+
+def wait_until_unlocked(run: RunFolder) -> None:
+    """Return as soon as nobody works in a run folder; fail after a minute."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with run.lock():
+                return
+        except RunLockedError:
+            assert time.monotonic() < deadline, "somebody goes on working"
+            time.sleep(0.02)
 
 
 def test_summary_has_every_number(finished: Shell) -> None:
@@ -203,7 +216,9 @@ def test_killed_run_goes_on_and_ends_with_the_same_artifacts(finished: Shell, tm
         assert found.manifest.content == expected.manifest.content, stage
 
 
-def test_sigterm_reaches_the_stage_and_the_run_goes_on(copy: Shell) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
+def test_the_end_of_the_run_ends_its_stage_with_a_checkpoint(copy: Shell, number: signal.Signals) -> None:
+    """A killed `rlhf run` leaves no stage behind, and its folder is not free before the stage has ended."""
     shutil.rmtree(copy.run / "round-1" / "ppo")
     process = subprocess.Popen(
         copy.line("run", str(RECIPE), "--until", "ppo", "--ppo.updates", "200"),
@@ -212,13 +227,19 @@ def test_sigterm_reaches_the_stage_and_the_run_goes_on(copy: Shell) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    metrics = copy.run / "round-1" / "ppo.partial" / "metrics.jsonl"
-    wait_for(metrics, lambda: metrics.read_text().count("\n") > 3)
-    process.send_signal(signal.SIGTERM)
+    partial = copy.run / "round-1" / "ppo.partial"
+    wait_for(partial / "metrics.jsonl", lambda: (partial / "metrics.jsonl").read_text().count("\n") > 3)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    wait_until_unlocked(RunFolder.open(copy.run))
+    written = (partial / "metrics.jsonl").read_text()
+    kept = sorted((partial / "checkpoints").glob("update-*"))
+    time.sleep(1)
+    assert (partial / "metrics.jsonl").read_text() == written
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert process.returncode == (128 + number if number == signal.SIGTERM else -number), errors
     assert "Traceback" not in errors
-    assert list((copy.run / "round-1" / "ppo.partial" / "checkpoints").glob("update-*"))
+    assert kept[-1].name == f"update-{json.loads(written.splitlines()[-1])['step']:06d}"
 
 
 def test_resolved_config_beside_each_artifact_reads_back(finished: Shell) -> None:
