@@ -43,7 +43,7 @@ def run_module(module: str, arguments: Sequence[str], preload: Sequence[str]) ->
     if sys.platform != "linux" or has_gpu():
         return run_child([sys.executable, "-m", module, *arguments])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload([__name__, *preload])
     process = context.Process(target=_run_as_main, args=(module, list(arguments), _Place()))
     process.start()
 
