@@ -40,12 +40,16 @@ def run_module(module: str, arguments: Sequence[str], preload: Sequence[str]) ->
         arguments: Its command line.
         preload: Modules that the server imports before its first child; later calls find it running.
     """
+    line = [sys.executable, "-m", module, *arguments]
     if sys.platform != "linux" or has_gpu():
-        return run_child([sys.executable, "-m", module, *arguments])
+        return run_child(line)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *preload])
     process = context.Process(target=_run_as_main, args=(module, list(arguments), _Place()))
-    process.start()
+    try:
+        process.start()
+    except OSError:  # no room for the server's socket in the folder of temporary files, or a path too long for one
+        return run_child(line)
 
     def send(number: int) -> None:
         if process.pid is not None and process.is_alive():

@@ -91,6 +91,15 @@ def test_a_signal_is_passed_on(probe: str, start: str, tmp_path: Path, monkeypat
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_without_a_place_for_the_servers_socket_a_child_gets_its_own_interpreter(probe: str, tmp_path: Path) -> None:
+    temporary = tmp_path / ("x" * 100)  # the path of a socket has at most 108 characters
+    temporary.mkdir()
+    line = f"from rlhf.children import run_module; print(run_module({probe!r}, ['5'], []))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(temporary)}
+    done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "5", done.stderr
+
+
 def test_importing_the_stages_starts_no_thread_that_a_fork_would_lose(repository: Path) -> None:
     """A lock held by a thread that the fork leaves behind is held for ever (OpenBLAS's own pools survive forks)."""
     imports = "; ".join(f"import stages.{path.stem}" for path in sorted((repository / "stages").glob("[a-z]*.py")))
