@@ -35,7 +35,7 @@ VOLATILE = frozenset(
     {MANIFEST, INPUTS, "config.yaml", "metrics.jsonl", "samples.jsonl", "export.json", "provenance.json"}
 )
 VOLATILE_FOLDERS = ("checkpoints",)
-LOCK_VARIABLE = "RLHF_RUN_LOCK"
+LOCK_FILE, LOCK_VARIABLE = ".lock", "RLHF_RUN_LOCK"
 locks_held: list[int] = []
 """Open files of the locks that this process holds. A child that has them too holds on after its parent was killed."""
 
@@ -290,6 +290,18 @@ class RunFolder:
                 _publish(partial, final, manifest)
         barrier()
 
+    def holder(self) -> str | None:
+        """Return the number of the process that works in this folder, or None."""
+        path = self.root / LOCK_FILE
+        if not path.is_file():
+            return None
+        with path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "unknown"
+        return None
+
     @contextlib.contextmanager
     def lock(self) -> Generator[None]:
         """Keep every other run out of this folder; processes started by the holder pass, and keep it locked with him.
@@ -299,7 +311,7 @@ class RunFolder:
         """
         with _clear_os_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / ".lock"
+        path = self.root / LOCK_FILE
         name = str(path.resolve())
         if os.environ.get(LOCK_VARIABLE) == name:
             yield

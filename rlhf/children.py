@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from multiprocessing import reduction
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver, reduction
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,18 @@ from rlhf.artifacts import locks_held
 from rlhf.launch import has_gpu, launch_environment
 
 PR_SET_PDEATHSIG = 1
+PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_child(line: Sequence[str]) -> int:
     """Run a command; pass SIGTERM and SIGINT on to it and return its exit code."""
-    process = subprocess.Popen(line, env=launch_environment(), pass_fds=locks_held, preexec_fn=_ask_for_parents_death)
-    return _wait(process.send_signal, process.wait)
+    with _passing_on() as signals:
+        process = subprocess.Popen(
+            line, env=launch_environment(), pass_fds=locks_held, preexec_fn=_ask_for_parents_death
+        )
+        signals.pass_to(process.send_signal)
+        code = process.wait()
+    return signals.code_of(code)
 
 
 def run_module(module: str, arguments: Sequence[str], preload: Sequence[str]) -> int:
@@ -46,20 +53,24 @@ def run_module(module: str, arguments: Sequence[str], preload: Sequence[str]) ->
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *preload])
     process = context.Process(target=_run_as_main, args=(module, list(arguments), _Place()))
-    try:
-        process.start()
-    except OSError:  # no room for the server's socket in the folder of temporary files, or a path too long for one
-        return run_child(line)
-
-    def send(number: int) -> None:
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, number)
-
-    def wait() -> int:
+    with _passing_on() as signals:
+        try:
+            _start_server()
+            process.start()
+        except OSError:  # no room for the server's socket in the folder of temporary files, or a path too long for one
+            return run_child(line)
+        signals.pass_to(lambda number: os.kill(process.pid or 0, number) if process.is_alive() else None)
         process.join()
-        return process.exitcode or 0
+    return signals.code_of(process.exitcode or 0)
 
-    return _wait(send, wait)
+
+def _start_server() -> None:
+    """Start the server deaf to what ends its children: a terminal and a service manager signal whole groups."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Place:
@@ -85,6 +96,7 @@ class _Place:
 
 
 def _run_as_main(module: str, arguments: list[str], place: _Place) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)  # the server's mask
     threading.Thread(target=_end_with_parent, daemon=True).start()
     Path("/proc/self/comm").write_text(module)  # what `ps` and `top` call it
     sys.argv = [module, *arguments]
@@ -110,17 +122,36 @@ def _ask_for_parents_death() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait(send: Callable[[int], None], wait: Callable[[], int]) -> int:
-    received: list[int] = []
+class _Signals:
+    """What arrived for a child, also before there was one."""
 
-    def forward(number: int, frame: object) -> None:
-        received.append(number)
-        send(number)
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._send: Callable[[int], object] | None = None
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    def note(self, number: int, frame: object) -> None:
+        """Take a signal, and pass it on where there is a child."""
+        self.received.append(number)
+        if self._send is not None:
+            self._send(number)
+
+    def pass_to(self, send: Callable[[int], object]) -> None:
+        """Name the child; what came earlier reaches it now."""
+        self._send = send
+        for number in self.received:
+            send(number)
+
+    def code_of(self, code: int) -> int:
+        """Return the exit code: that of the signal where the child ended well in spite of it."""
+        return code if not self.received or code else 128 + self.received[0]
+
+
+@contextmanager
+def _passing_on() -> Generator[_Signals]:
+    signals = _Signals()
+    before = {number: signal.signal(number, signals.note) for number in PASSED_ON}
     try:
-        code = wait()
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return code if not received or code else 128 + received[0]

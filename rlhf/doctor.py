@@ -17,6 +17,7 @@ NEEDED_FOR = {
     "4-bit bases": ("bitsandbytes",),
     "PostgreSQL": ("psycopg",),
 }
+OPTIONAL = ("several GPUs", "4-bit bases", "PostgreSQL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,12 @@ def _packages() -> Iterator[Finding]:
         missing = [name for name in names if _installed(name) is None]
         versions = ", ".join(f"{name} {_installed(name)}" for name in names if _installed(name))
         remedy = f"pip install 'rlhf-adapters[{extras[purpose]}]'" if missing and purpose in extras else ""
-        text = f"{purpose}: {versions}" + (f"; missing {', '.join(missing)}" if missing else "")
-        yield Finding(not missing, text, remedy)
+        lacking = f"missing {', '.join(missing)}" if missing else ""
+        yield Finding(
+            None if missing and purpose in OPTIONAL else not missing,
+            f"{purpose}: {'; '.join(part for part in (versions, lacking) if part)}",
+            remedy,
+        )
 
 
 def _installed(name: str) -> str | None:

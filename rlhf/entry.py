@@ -19,7 +19,7 @@ from rlhf.stage_graph import StageName, import_path, inputs_of, read_parents
 from rlhf.tracking import Tracker, configure_logging, open_sinks
 
 log = logging.getLogger(__name__)
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 _REFUSALS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again: finished work is kept",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again: finished work is kept",
@@ -101,6 +101,8 @@ def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
     """Run an action; turn what a user can cause into one message and an exit code."""
     configure_logging(verbose=verbose, main_process=main_process())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _leave)
     try:
         action()
     except RlhfError as error:
@@ -117,6 +119,12 @@ def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
         _tell(f"{f'{filename}: ' if filename else ''}{_REFUSALS[number]}")
         return 1
     return 0
+
+
+def _leave(number: int, frame: object) -> None:
+    """End in good order at SIGTERM: what is open is closed. Training stages take the signal themselves."""
+    _tell("ended by SIGTERM; run the same command again to go on")
+    raise SystemExit(TERMINATED)
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:

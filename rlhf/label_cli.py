@@ -146,3 +146,7 @@ def _publish_run(place: Path) -> None:
             guidelines=config.rankings.guidelines,
         )
     )
+    if config.rankings.source == "scripted":
+        _say(
+            "This run was made with scripted rankings. To train on your answers, run its recipe with --rankings.source people"
+        )

@@ -35,6 +35,8 @@ def tell_status(config: Config) -> None:
         table.add_row(state.stage, state.state, str(recorded.get("seconds", "")), identity, "; ".join(notes))
     console = Console()
     console.print(table)
+    if (holder := run.holder()) is not None:
+        console.print(f"process {holder} is working in this folder")
     answers, people = human_answers(run.labels, run.round)
     if answers:
         console.print(f"{answers} answers by {people} people in {run.labels}")

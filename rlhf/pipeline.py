@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from rlhf.artifacts import RunFolder
 from rlhf.children import run_child, run_module
 from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
+from rlhf.entry import INTERRUPTED, TERMINATED
 from rlhf.errors import LabelsAtRiskError, RlhfError, WaitingForPeople
 from rlhf.labels.rounds import human_answers, retire_round, round_complete
 from rlhf.launch import launch_line
@@ -33,10 +35,14 @@ PURPOSE: dict[StageName, str] = {
 
 
 class StageFailed(RlhfError):
-    """A stage's process ended with an error; it has told what was wrong."""
+    """A stage's process ended with an error; it has told what was wrong, unless it was killed."""
 
     def __init__(self, stage: str, code: int) -> None:
-        super().__init__(f"stage {stage} ended with exit code {code}; run the same command again to go on from there")
+        if code > 0:
+            super().__init__(f"stage {stage} did not finish (exit code {code}); what it said stands above")
+        else:
+            name = signal.Signals(-code).name
+            super().__init__(f"stage {stage} was ended by {name}; run the same command again to go on from there")
         self.exit_code = code if code > 0 else 128 - code
 
 
@@ -180,6 +186,8 @@ def _bring_up_to_date(
         code = _run_stage(state.stage, config, recipe, preload)
     if code == WaitingForPeople.exit_code:
         raise WaitingForPeople("the labeling tasks are published; run the same command again when they are done")
+    if code in (INTERRUPTED, TERMINATED):  # the stage has said so
+        raise SystemExit(code)
     if code:
         raise StageFailed(state.stage, code)
     log.info("    %s took %.0f s", state.stage, time.monotonic() - started)

@@ -176,7 +176,7 @@ def _state_of(stage: StageName, config: Config, run: RunFolder, again: set[str])
     above = tuple(f"{parent} runs again" for parent in parents_of(stage, config) if parent in again)
     if found is None:
         partial = run.folder(stage).with_name(f"{stage}.partial").is_dir()
-        return StageState(stage, "partial" if partial else "missing", ("work was interrupted",) if partial else ())
+        return StageState(stage, "partial" if partial else "missing", ("begun and not finished",) if partial else ())
     if above:
         return StageState(stage, "stale", (*_own_changes(stage, config, found), *above), found)
     try:

@@ -1,5 +1,6 @@
 """Let the policies answer the test prompts, and judge every answer: where an evaluation touches the models."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rlhf.sampling import Samples, Sampling, sample
 from rlhf.tensors import pad_right
 from rlhf.text import TextFormat
 
+log = logging.getLogger(__name__)
 ScoreFn = Callable[[Sequence[tuple[list[int], list[int]]]], Sequence[float]]
 """(prompt ids, response ids) of many responses to their normalised scores."""
 Gather = Callable[[list[PromptAnswers]], list[PromptAnswers]]
@@ -96,11 +98,14 @@ def draw_answers(
         repeated = [row for row in ids for _ in range(repeats)]
         return sample(shared, role, repeated, text, sampling, seed=seed, batch_size=config.batch_size, keys=keys)
 
+    log.info("%d prompts: answering as SFT, %d times each", len(ids), samples)
     sft = draw(REFERENCE, sampling, samples, 0)
+    log.info("answering as PPO")
     ppo = draw(POLICY, sampling, 1, _DRAWS - 1)
     for_kl = ppo if config.temperature > 0 else draw(POLICY, Sampling(1.0, config.max_new_tokens), 1, _DRAWS - 2)
     kls = measure_kl(shared, text, for_kl, config.temperature or 1.0, config.batch_size)
     own = [prompts[index].prompt for index in indices]
+    log.info("judging %d answers", len(ids) * (samples + 1))
     sft_answers = judge(text, sft, [prompt for prompt in own for _ in range(samples)], judges)
     ppo_answers = judge(text, ppo, own, judges)
     return [

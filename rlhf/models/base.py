@@ -236,16 +236,22 @@ def _resolve(config: BaseConfig) -> tuple[Literal["embedded", "local", "hub"], s
 
 def _pin_revision(model: str, revision: str | None) -> str:
     from huggingface_hub import model_info
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         commit = model_info(model, revision=revision).sha
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except _hub_errors() as error:
         raise ConfigError(
             f"base.model is {model!r} (revision {revision}); it is neither a folder nor reachable on the hub: {error}"
         ) from error
     assert commit is not None, f"the hub gave no commit for {model}"
     return commit
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises, the errors of the HTTP library under it included."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    return (*HfHubHTTPError.__bases__, HFValidationError, OSError)
 
 
 def _locate(kind: str, model: str, revision: str | None, folder: Path) -> Path:
@@ -257,12 +263,11 @@ def _locate(kind: str, model: str, revision: str | None, folder: Path) -> Path:
             raise ArtifactError(f"base {model}: the folder is gone; put it back or run the stage `base` again")
         return Path(model)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except _hub_errors() as error:
         raise ResourceError(f"base {model} at {revision}: not in the cache and not downloadable: {error}") from error
 
 

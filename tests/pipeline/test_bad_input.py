@@ -227,6 +227,22 @@ def test_two_runs_at_once_are_refused(copy: Shell) -> None:
     assert f"in use by process {os.getpid()}" in done.stderr
 
 
+def test_a_model_that_is_neither_here_nor_reachable_is_one_message(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    nobody_there = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        shell.line("run", "stories260k", "--until", "base"),
+        cwd=tmp_path,
+        env=shell.environment() | nobody_there,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "neither a folder nor reachable" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "says"), [("size=64k", "the disk is full"), ("ro", "read-only")], ids=["full-disk", "read-only"]
 )

@@ -1,6 +1,7 @@
 """`rlhf run` and its companions on a whole run: what it leaves, what it skips, what it reruns, what it refuses."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -181,6 +182,8 @@ def test_status_and_show_and_doctor_speak(
         return capsys.readouterr().out
 
     assert say("status", str(RECIPE)).count("finished") == 10
+    with RunFolder.open(finished.run).lock():
+        assert f"process {os.getpid()} is working in this folder" in say("status", str(RECIPE))
     shown = say("show", str(RECIPE), "sft", "-n", "1")
     assert "carry no loss" in shown
     assert "ids:" in shown
@@ -195,11 +198,11 @@ def test_chat_answers_with_both_policies(finished: Shell) -> None:
 
 
 def test_killed_run_goes_on_and_ends_with_the_same_artifacts(finished: Shell, tmp_path: Path) -> None:
-    """Kill `rlhf run` and its stage inside four stages; what it ends with equals the uninterrupted run."""
+    """Kill `rlhf run` and its stage inside two stages; what it ends with equals the uninterrupted run."""
     shell = Shell(tmp_path)
     (tmp_path / "runs").mkdir()
     shutil.copytree(finished.folder / "runs" / ".cache", tmp_path / "runs" / ".cache")
-    for stage in ("prompts", "sft", "reward", "ppo"):
+    for stage in ("sft", "ppo"):
         process = subprocess.Popen(
             shell.line("run", str(RECIPE)),
             cwd=shell.folder,
@@ -240,6 +243,25 @@ def test_the_end_of_the_run_ends_its_stage_with_a_checkpoint(copy: Shell, number
     assert process.returncode == (128 + number if number == signal.SIGTERM else -number), errors
     assert "Traceback" not in errors
     assert kept[-1].name == f"update-{json.loads(written.splitlines()[-1])['step']:06d}"
+
+
+def test_a_stage_ends_in_good_order_at_sigterm(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    process = subprocess.Popen(
+        shell.line("run", str(RECIPE), "--base.embedded.steps", "100000"),
+        cwd=shell.folder,
+        env=shell.environment() | {"PYTHONWARNINGS": "default"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(shell.run / "round-1" / "base.partial" / "config.yaml")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.count("error: ") == 1, errors
+    assert "error: ended by SIGTERM; run the same command again" in errors
+    assert "Traceback" not in errors
+    assert "leaked" not in errors
 
 
 def test_resolved_config_beside_each_artifact_reads_back(finished: Shell) -> None:

@@ -91,6 +91,26 @@ def test_a_signal_is_passed_on(probe: str, start: str, tmp_path: Path, monkeypat
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_while_the_server_still_imports_reaches_the_child(probe: str, tmp_path: Path) -> None:
+    """Else a stage would begin after `rlhf run` was told to end, and work without a parent."""
+    (tmp_path / "slow_to_import.py").write_text("import time; open('importing', 'w').close(); time.sleep(2)")
+    line = f"from rlhf.children import run_module; print(run_module({probe!r}, ['sleep'], ['slow_to_import']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", line],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "importing").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=30)
+    # The child dies at once, or ends by itself where it could set its handler first.
+    assert out.splitlines()[-1] in (str(-signal.SIGTERM), "7"), errors
+
+
 def test_without_a_place_for_the_servers_socket_a_child_gets_its_own_interpreter(probe: str, tmp_path: Path) -> None:
     temporary = tmp_path / ("x" * 100)  # the path of a socket has at most 108 characters
     temporary.mkdir()

@@ -108,4 +108,4 @@ def test_interrupted_stage_is_told_as_partial(tmp_path: Path) -> None:
     run = RunFolder.open(config.run)
     (tmp_path / "round-1" / "base.partial").mkdir(parents=True)
     first = stage_states(config, run)[0]
-    assert (first.state, first.reasons) == ("partial", ("work was interrupted",))
+    assert (first.state, first.reasons) == ("partial", ("begun and not finished",))
