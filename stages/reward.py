@@ -89,7 +89,7 @@ def _train(config: Config, shared: SharedBase, text: TextFormat, work: Work, run
     if "annotators" in work.parents["pairs"].facts:
         work.draft.facts["annotators"] = work.parents["pairs"].facts["annotators"]
     samples = _sft_samples(config, shared, text, work, runtime)
-    return set_normalisation(outcome.info, shared, text, samples, SCORE_BATCH)
+    return set_normalisation(outcome.info, shared, text, samples, SCORE_BATCH, min_std=config.reward.min_score_std)
 
 
 def _sft_samples(

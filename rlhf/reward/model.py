@@ -4,11 +4,16 @@
     raw = mean over response tokens of head(hidden)          pooling `mean`
     score = sign * (raw - score_mean) / score_std            sign is -1 for the control `flipped`, else 1
 
+Mean and deviation are those of raw scores of SFT responses. Raw scores are log-odds of preference (Bradley-Terry), so a
+small deviation says that the model knows little; dividing by it would make guesses as loud as knowledge, and PPO would
+follow them. `score_std` is therefore never below `reward.min_score_std`.
+
 On disk a reward model is a folder: a PEFT adapter, `head.safetensors`, and `reward.json` with a `RewardInfo`.
 """
 
 import dataclasses
 import json
+import logging
 import math
 import shutil
 from collections.abc import Sequence
@@ -30,6 +35,7 @@ from rlhf.runtime import Runtime
 from rlhf.tensors import last_true_index, pad_right
 from rlhf.text import TextFormat
 
+log = logging.getLogger(__name__)
 ROLE = "reward"
 INFO_FILE = "reward.json"
 CHECKPOINTS = ".checkpoints"
@@ -57,7 +63,7 @@ class RewardInfo:
         return -1.0 if self.control == "flipped" else 1.0
 
     def normalise(self, raw: float) -> float:
-        """Return the score of a raw output: mean 0 and standard deviation 1 on SFT samples."""
+        """Return the score of a raw output: mean 0 and standard deviation 1, or less, on SFT samples."""
         return self.sign * (raw - self.score_mean) / self.score_std
 
 
@@ -153,16 +159,29 @@ def score_texts(
 
 
 def set_normalisation(
-    info: RewardInfo, shared: SharedBase, text: TextFormat, samples: Sequence[Item], batch_size: int
+    info: RewardInfo,
+    shared: SharedBase,
+    text: TextFormat,
+    samples: Sequence[Item],
+    batch_size: int,
+    *,
+    min_std: float = 0.0,
 ) -> RewardInfo:
-    """Return `info` with the mean and standard deviation of the raw scores of SFT samples.
+    """Return `info` with the mean and standard deviation of the raw scores of SFT samples, the latter at least `min_std`.
 
     Raises:
         TrainingError: The raw scores are not finite, or all the same.
     """
     plain = dataclasses.replace(info, score_mean=0.0, score_std=1.0, control="none")
     mean, std = normalisation(score_ids(shared, text, plain, samples, batch_size))
-    return dataclasses.replace(info, score_mean=mean, score_std=std)
+    if std < min_std:
+        log.warning(
+            "raw scores of SFT responses spread by %.2g only: the reward model tells little apart; they are divided by %g "
+            "(reward.min_score_std), so that PPO follows them less",
+            std,
+            min_std,
+        )
+    return dataclasses.replace(info, score_mean=mean, score_std=max(std, min_std))
 
 
 def build_reward_base(base: LoadedBase, sft_folder: Path, config: RewardConfig, seed: int) -> SharedBase:

@@ -80,6 +80,17 @@ def test_normalised_scores_of_the_samples_have_mean_0_and_deviation_1(tmp_path: 
     assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-5)
 
 
+def test_a_model_that_tells_little_apart_is_not_made_loud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shared, text = reward_base(tmp_path)
+    plain = RewardInfo("last")
+    std = torch.tensor(score_ids(shared, text, plain, ITEMS, 2), dtype=torch.float64).std(correction=0).item()
+    info = set_normalisation(plain, shared, text, ITEMS, 2, min_std=4 * std)
+    scores = torch.tensor(score_ids(shared, text, info, ITEMS, 2), dtype=torch.float64)
+    assert scores.std(correction=0).item() == pytest.approx(0.25, abs=1e-5)
+    assert "tells little apart" in caplog.text
+    assert set_normalisation(plain, shared, text, ITEMS, 2, min_std=std / 2).score_std == pytest.approx(std)
+
+
 def test_flipped_control_turns_the_sign(tmp_path: Path) -> None:
     shared, text = reward_base(tmp_path)
     info = RewardInfo("last", score_mean=0.5, score_std=2.0)
