@@ -10,7 +10,6 @@ fields that change results. Time, hardware and versions are recorded beside it a
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -20,9 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from rlhf.disk import rename_folder, sync_tree
-from rlhf.errors import ArtifactError, ResourceError, RunLockedError
+from rlhf.disk import clear_os_errors, rename_folder, sync_tree
+from rlhf.errors import ArtifactError
 from rlhf.hashing import HashCache, hash_file, hash_value, list_files
+from rlhf.lock import find_holder, hold
 from rlhf.records import SPLITS, Split
 from rlhf.surroundings import surroundings
 
@@ -35,9 +35,6 @@ VOLATILE = frozenset(
     {MANIFEST, INPUTS, "config.yaml", "metrics.jsonl", "samples.jsonl", "export.json", "provenance.json"}
 )
 VOLATILE_FOLDERS = ("checkpoints",)
-LOCK_FILE, LOCK_VARIABLE = ".lock", "RLHF_RUN_LOCK"
-locks_held: list[int] = []
-"""Open files of the locks that this process holds. A child that has them too holds on after its parent was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +274,7 @@ class RunFolder:
         started = time.monotonic()
         resumed = False
         if main:
-            with _clear_os_errors(partial):
+            with clear_os_errors(partial):
                 resumed = _prepare(partial, inputs)
                 (partial / "config.yaml").write_text(config_text, encoding="utf-8")
         barrier()
@@ -285,54 +282,18 @@ class RunFolder:
         yield draft
         barrier()
         if main:
-            with _clear_os_errors(partial):
+            with clear_os_errors(partial):
                 manifest = _describe(draft, self.round, time.monotonic() - started)
                 _publish(partial, final, manifest)
         barrier()
 
     def holder(self) -> str | None:
         """Return the number of the process that works in this folder, or None."""
-        path = self.root / LOCK_FILE
-        if not path.is_file():
-            return None
-        with path.open(encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().strip() or "unknown"
-        return None
+        return find_holder(self.root)
 
-    @contextlib.contextmanager
-    def lock(self) -> Generator[None]:
-        """Keep every other run out of this folder; processes started by the holder pass, and keep it locked with him.
-
-        Raises:
-            RunLockedError: Another process holds it.
-        """
-        with _clear_os_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / LOCK_FILE
-        name = str(path.resolve())
-        if os.environ.get(LOCK_VARIABLE) == name:
-            yield
-            return
-        with _clear_os_errors(path), path.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise RunLockedError(f"{self.root} is in use by process {holder}; wait for it, or stop it") from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            os.environ[LOCK_VARIABLE] = name
-            locks_held.append(file.fileno())
-            try:
-                yield
-            finally:
-                locks_held.remove(file.fileno())
-                del os.environ[LOCK_VARIABLE]
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep every other run out of this folder (see `rlhf.lock.hold`)."""
+        return hold(self.root)
 
 
 def _prepare(partial: Path, inputs: Inputs) -> bool:
@@ -386,19 +347,6 @@ def _publish(partial: Path, final: Path, manifest: Manifest) -> None:
         kept.parent.mkdir(exist_ok=True)
         final.rename(kept)
     rename_folder(partial, final)
-
-
-@contextlib.contextmanager
-def _clear_os_errors(path: Path) -> Generator[None]:
-    """Turn the operating system's refusals into one message with the remedy."""
-    try:
-        yield
-    except PermissionError as error:
-        raise ResourceError(
-            f"{error.filename or path}: no permission to write; choose another `run:` folder"
-        ) from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ResourceError(f"{error.filename or path}: a file stands where a folder is needed") from error
 
 
 def main_process() -> bool:

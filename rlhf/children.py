@@ -21,8 +21,8 @@ from multiprocessing import forkserver, reduction
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts import locks_held
 from rlhf.launch import has_gpu, launch_environment
+from rlhf.lock import locks_held
 
 PR_SET_PDEATHSIG = 1
 PASSED_ON = (signal.SIGTERM, signal.SIGINT)
@@ -117,7 +117,7 @@ def _end_with_parent() -> None:
 
 
 def _ask_for_parents_death() -> None:
-    """Ask Linux for the same on behalf of a command."""
+    """Ask Linux for the same on behalf of a command (a child of the server has the server for a parent)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -1,7 +1,14 @@
-"""A folder gets its final name only after everything in it is on the disk: what has the name is whole."""
+"""A folder gets its final name only after everything in it is on the disk: what has the name is whole.
 
+What the operating system refuses is told with its remedy.
+"""
+
+import contextlib
 import os
+from collections.abc import Generator
 from pathlib import Path
+
+from rlhf.errors import ResourceError
 
 
 def publish_folder(partial: Path, final: Path) -> None:
@@ -29,3 +36,16 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def clear_os_errors(path: Path) -> Generator[None]:
+    """Turn the operating system's refusals into one message with the remedy."""
+    try:
+        yield
+    except PermissionError as error:
+        raise ResourceError(
+            f"{error.filename or path}: no permission to write; choose another `run:` folder"
+        ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ResourceError(f"{error.filename or path}: a file stands where a folder is needed") from error

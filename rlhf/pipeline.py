@@ -101,7 +101,7 @@ def tell_plan(config: Config, run: RunFolder, options: RunOptions) -> None:
 
 def stage_line(stage: StageName, config: Config, recipe: Path) -> list[str]:
     """Return the exact command that runs a stage."""
-    if stage in LAUNCHED and config.launch.processes > 1:
+    if _is_launched(stage, config):
         return launch_line(stage, recipe, [], processes=config.launch.processes, zero=config.launch.zero)
     return [sys.executable, "-m", f"stages.{stage}", str(recipe)]
 
@@ -154,8 +154,12 @@ def _start_round(run: RunFolder) -> RunFolder:
     return following
 
 
+def _is_launched(stage: StageName, config: Config) -> bool:
+    return stage in LAUNCHED and config.launch.processes > 1
+
+
 def _run_stage(stage: StageName, config: Config, recipe: Path, preload: list[str]) -> int:
-    if stage in LAUNCHED and config.launch.processes > 1:
+    if _is_launched(stage, config):
         return run_child(stage_line(stage, config, recipe))
     return run_module(f"stages.{stage}", [str(recipe)], preload)
 

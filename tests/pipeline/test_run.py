@@ -84,6 +84,12 @@ def test_summary_has_every_number(finished: Shell) -> None:
     assert summary["peak_memory_mb"] > 0
 
 
+def test_scores_are_never_divided_by_less_than_the_recipe_says(finished: Shell) -> None:
+    """The tiny reward model tells little apart: its raw scores spread by less than the recipe's floor."""
+    facts = Artifact.open(finished.run / "round-1" / "reward").facts
+    assert facts["score_std"] == load_config(RECIPE).reward.min_score_std
+
+
 def test_report_is_one_file_that_loads_nothing(finished: Shell) -> None:
     page = (finished.run / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rlhf import children
+from rlhf.lock import find_holder
 
 PROBE = """
 import atexit, json, os, signal, sys, time
@@ -20,7 +21,11 @@ atexit.register(lambda: print("left"))
 print(json.dumps([sys.argv[1:], os.getcwd(), os.environ.get("PROBE"), __name__, os.getppid()]), flush=True)
 sys.stderr.write("to stderr\\n")
 if sys.argv[1] == "sleep":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    def end(*_):
+        time.sleep(0.5)  # as a checkpoint would take
+        open("ended", "w").close()
+        sys.exit(7)
+    signal.signal(signal.SIGTERM, end)
     open("ready", "w").close()
     time.sleep(60)
 if sys.argv[1] == "kill":
@@ -109,6 +114,40 @@ def test_a_signal_while_the_server_still_imports_reaches_the_child(probe: str, t
     out, errors = process.communicate(timeout=30)
     # The child dies at once, or ends by itself where it could set its handler first.
     assert out.splitlines()[-1] in (str(-signal.SIGTERM), "7"), errors
+
+
+@pytest.mark.parametrize(
+    "call", ["run_module({0!r}, ['sleep'], [])", "run_child([sys.executable, '-m', {0!r}, 'sleep'])"]
+)
+def test_the_child_of_a_killed_parent_ends_and_holds_the_folder_until_then(
+    probe: str, call: str, tmp_path: Path
+) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from rlhf.children import run_child, run_module
+from rlhf.lock import hold
+with hold(Path("run")):
+    {call.format(probe)}
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "ready").exists():
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    assert find_holder(tmp_path / "run") == str(parent.pid)
+    deadline = time.monotonic() + 30
+    while find_holder(tmp_path / "run") is not None:
+        assert time.monotonic() < deadline, "the child goes on"
+        time.sleep(0.01)
+    assert (tmp_path / "ended").exists()
 
 
 def test_without_a_place_for_the_servers_socket_a_child_gets_its_own_interpreter(probe: str, tmp_path: Path) -> None:
