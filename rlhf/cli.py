@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlhf.config.load import config_help, load_config, recipe_path, recipes_folder, write_schema
+from rlhf.config.load import config_help, load_config, recipe_path, recipes_folder, run_folder, write_schema
 from rlhf.config.recipe import Config
 from rlhf.entry import guarded, stage_main
 from rlhf.errors import ConfigError
@@ -16,6 +16,10 @@ from rlhf.label_cli import add_label_commands
 from rlhf.stage_graph import LAUNCHED, STAGES
 
 log = logging.getLogger(__name__)
+RECIPE = "recipe: a YAML file, an installed recipe's name, or a run folder"
+RUN = "run folder, or its recipe"
+OVERRIDES = """Settings of the recipe follow as overrides: --seed 2, --run DIR, --ppo.learning-rate 1e-4 or ppo.updates=20.
+`rlhf config fields` lists all of them."""
 EPILOG = """Every stage runs three ways with the same recipe:
   rlhf ppo configs/quickstart.yaml --ppo.updates 20
   python -m stages.ppo configs/quickstart.yaml --ppo.updates 20
@@ -52,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
             description=f"Run stage {stage}. Settings, with defaults and what changing them changes:\n\n{config_help(stage)}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_argument("config", help="recipe: a YAML file or an installed recipe's name")
+        command.add_argument("config", help=RECIPE)
         command.add_argument("overrides", nargs="*", help="--section.field VALUE or section.field=VALUE")
     _add_run(commands)
     _add_looking(commands)
@@ -83,9 +87,9 @@ def _add_looking(commands: argparse._SubParsersAction) -> None:
     _add(commands, "doctor", _doctor, "what is installed, which device, what will work")
     _add(commands, "report", _report, "write summary.json and report.html of a run", config=True)
     clean = _add(commands, "clean", _clean, "remove replaced artifacts and interrupted work")
-    clean.add_argument("run", type=Path, help="run folder")
+    clean.add_argument("run", type=Path, help=RUN)
     chat = _add(commands, "chat", _chat, "talk with the SFT and the aligned policy side by side")
-    chat.add_argument("run", type=Path, help="run folder")
+    chat.add_argument("run", type=Path, help=RUN)
     chat.add_argument("--prompt", help="answer this one prompt and exit")
     chat.add_argument("--temperature", type=float, default=0.7)
     chat.add_argument("--seed", type=int, default=0)
@@ -122,10 +126,10 @@ def _add(
     *,
     config: bool = False,
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
+    command = commands.add_parser(name, help=text, description=text, epilog=OVERRIDES if config else None)
     command.set_defaults(action=action, takes_overrides=config)
     if config:
-        command.add_argument("config", help="recipe: a YAML file or an installed recipe's name")
+        command.add_argument("config", help=RECIPE)
     return command
 
 
@@ -143,6 +147,8 @@ def _run(parsed: argparse.Namespace) -> None:
         new_round=parsed.new_round,
         discard_labels=parsed.discard_labels,
         target=parsed.until,
+        recipe=recipe_path(parsed.config),
+        overrides=tuple(parsed.overrides),
     )
     worked = run_pipeline(config, options)
     if worked and not parsed.dry_run and parsed.until == "export":
@@ -191,13 +197,13 @@ def _doctor(parsed: argparse.Namespace) -> None:
 def _clean(parsed: argparse.Namespace) -> None:
     from rlhf.overview import clean
 
-    clean(parsed.run)
+    clean(run_folder(parsed.run))
 
 
 def _chat(parsed: argparse.Namespace) -> None:
     from rlhf.chat import chat_with_run
 
-    chat_with_run(parsed.run, parsed.prompt, temperature=parsed.temperature, seed=parsed.seed)
+    chat_with_run(run_folder(parsed.run), parsed.prompt, temperature=parsed.temperature, seed=parsed.seed)
 
 
 def _launch(parsed: argparse.Namespace) -> None:

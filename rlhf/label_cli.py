@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf.artifacts import RunFolder
-from rlhf.config.load import load_config
+from rlhf.config.load import load_config, run_folder
 from rlhf.errors import LabelError
 from rlhf.labels.commands import (
     export_command,
@@ -19,7 +19,7 @@ from rlhf.labels.publishing import close_round
 from rlhf.labels.rounds import DATABASE
 from rlhf.labels.store import open_store
 
-PLACE = "run folder, or label database file"
+PLACE = "run folder, its recipe, or a label database file"
 
 
 def add_label_commands(commands: argparse._SubParsersAction) -> None:
@@ -56,12 +56,17 @@ def _add(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
     command.add_argument("place", type=Path, help=PLACE)
-    command.set_defaults(action=action)
+    command.set_defaults(action=lambda parsed: action(_resolved(parsed)))
     return command
 
 
 def _add_round(command: argparse.ArgumentParser) -> None:
     command.add_argument("--round", type=int, help="round number; default is the latest")
+
+
+def _resolved(parsed: argparse.Namespace) -> argparse.Namespace:
+    parsed.place = run_folder(parsed.place)
+    return parsed
 
 
 def _database(place: Path) -> Path:

@@ -5,12 +5,13 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.artifacts import RunFolder
 from rlhf.children import run_child, run_module
-from rlhf.config.load import dump_config
+from rlhf.config.load import SNAPSHOT, dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import INTERRUPTED, TERMINATED
 from rlhf.errors import LabelsAtRiskError, RlhfError, WaitingForPeople
@@ -55,6 +56,8 @@ class RunOptions:
     new_round: bool = False
     discard_labels: bool = False
     target: StageName = "export"
+    recipe: Path = Path("CONFIG")
+    overrides: tuple[str, ...] = ()
 
 
 def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
@@ -94,16 +97,16 @@ def tell_plan(config: Config, run: RunFolder, options: RunOptions) -> None:
             log.info("%-10s finished and unchanged", state.stage)
             continue
         log.info("%-10s would run: %s", state.stage, "; ".join(state.reasons) or state.state)
-        log.info("           %s", shlex.join(stage_line(state.stage, config, Path("CONFIG"))))
+        log.info("           %s", shlex.join(stage_line(state.stage, config, options.recipe, options.overrides)))
     if (at_risk := _at_risk(config, run, states)) is not None:
         log.info("           but it would stop: %s", at_risk)
 
 
-def stage_line(stage: StageName, config: Config, recipe: Path) -> list[str]:
+def stage_line(stage: StageName, config: Config, recipe: Path, overrides: Sequence[str] = ()) -> list[str]:
     """Return the exact command that runs a stage."""
     if _is_launched(stage, config):
-        return launch_line(stage, recipe, [], processes=config.launch.processes, zero=config.launch.zero)
-    return [sys.executable, "-m", f"stages.{stage}", str(recipe)]
+        return launch_line(stage, recipe, overrides, processes=config.launch.processes, zero=config.launch.zero)
+    return [sys.executable, "-m", f"stages.{stage}", str(recipe), *overrides]
 
 
 def guard_human_answers(config: Config, run: RunFolder, states: list[StageState], *, discard: bool) -> None:
@@ -166,7 +169,7 @@ def _run_stage(stage: StageName, config: Config, recipe: Path, preload: list[str
 
 def _snapshot(config: Config, run: RunFolder) -> Path:
     """Write the resolved recipe beside the rounds, so that editing the file does not split a run in two."""
-    path = run.root / "config.yaml"
+    path = run.root / SNAPSHOT
     replacement = path.with_suffix(".tmp")
     replacement.write_text(dump_config(config), encoding="utf-8")
     replacement.replace(path)

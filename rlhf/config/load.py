@@ -16,6 +16,8 @@ from rlhf.config.fields import effect_of, plain
 from rlhf.config.recipe import Config
 from rlhf.errors import ConfigError, report_all
 
+SNAPSHOT = "config.yaml"
+"""The resolved recipe that a run folder keeps beside its rounds."""
 SHORTHANDS = {"sft": {"none": {"method": "none"}}}
 
 
@@ -44,7 +46,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_
 
 
 def recipe_path(name: str | Path) -> Path:
-    """Find a recipe: a file, or the name of one that is installed with the package.
+    """Find a recipe: a file, the name of one that is installed with the package, or the one a run folder was made by.
 
     Raises:
         ConfigError: There is no such file; lists the installed recipes.
@@ -52,6 +54,8 @@ def recipe_path(name: str | Path) -> Path:
     given = Path(name)
     if given.is_file():
         return given
+    if (given / SNAPSHOT).is_file():
+        return given / SNAPSHOT
     installed = recipes_folder()
     stem = given.name.removesuffix(".yaml")
     if (installed / f"{stem}.yaml").is_file() and str(name) in (stem, f"{stem}.yaml", f"configs/{stem}.yaml"):
@@ -67,6 +71,15 @@ def recipes_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def run_folder(place: Path) -> Path:
+    """Return the run folder that a recipe file names; any other path is returned as it is.
+
+    Raises:
+        ConfigError: The recipe is missing or has mistakes.
+    """
+    return load_config(place).run if place.suffix in (".yaml", ".yml") else place
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe and overlay it with overrides such as `--ppo.learning-rate 1e-4` or `ppo.updates=20`.
 
@@ -75,6 +88,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     source = recipe_path(path)
     values = _read_yaml(source)
+    if Path(path).is_dir():
+        values["run"] = str(path)
     named = [item for item in overrides if not item.startswith("-") and "=" in item]
     flags = [item for item in overrides if item not in named]
     _overlay_flags(values, flags, source)

@@ -19,6 +19,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.utils import logging
 
 TOGETHER = 8
 """Prompts per batch of greedy answers."""
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent)
     parser.add_argument("--base", help="base model, if the adapter's config does not name a loadable one")
     given = parser.parse_args(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     result = verify(given.folder, given.base)
     loaded = sorted(name for name in sys.modules if name.startswith("rlhf.") and not name.startswith("rlhf.export"))
     assert not loaded, f"this check must not lean on the project, and it loaded {loaded[:3]}"

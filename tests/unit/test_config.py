@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlhf.config.fields import effect_of, plain, result_fields
-from rlhf.config.load import config_help, dump_config, json_schema, load_config, parse_config
+from rlhf.config.load import SNAPSHOT, config_help, dump_config, json_schema, load_config, parse_config, run_folder
 from rlhf.config.recipe import Config
 from rlhf.errors import ConfigError
 
@@ -61,6 +61,18 @@ def test_bad_file_is_one_message(tmp_path: Path, text: str, says: str) -> None:
 def test_missing_file_names_the_installed_recipes() -> None:
     with pytest.raises(ConfigError, match=r"no such config file; installed recipes are .*quickstart"):
         load_config("nowhere.yaml")
+
+
+def test_run_folder_and_recipe_stand_for_each_other(tmp_path: Path) -> None:
+    run = tmp_path / "moved"
+    run.mkdir()
+    (run / SNAPSHOT).write_text("run: where it was\nseed: 5\n")
+    config = load_config(run, ["--seed", "6"])
+    assert (config.run, config.seed) == (run, 6)
+    assert run_folder(run) == run
+    assert run_folder(write(tmp_path, f"run: {run}\n")) == run
+    with pytest.raises(ConfigError, match="no such config file"):
+        run_folder(tmp_path / "none.yaml")
 
 
 def test_overrides_win_in_both_forms(tmp_path: Path) -> None:
