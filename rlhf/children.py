@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver, reduction
+from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def run_module(module: str, arguments: Sequence[str], preload: Sequence[str]) ->
 
 def _start_server() -> None:
     """Start the server deaf to what ends its children: a terminal and a service manager signal whole groups."""
+    resource_tracker.ensure_running()  # the server's start would do it, and unblock the signals again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
     try:
         forkserver.ensure_running()
@@ -96,6 +97,7 @@ class _Place:
 
 
 def _run_as_main(module: str, arguments: list[str], place: _Place) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `guarded` can tell it in one message
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)  # the server's mask
     threading.Thread(target=_end_with_parent, daemon=True).start()
     Path("/proc/self/comm").write_text(module)  # what `ps` and `top` call it

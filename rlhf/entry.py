@@ -103,6 +103,8 @@ def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # a child of the server (see rlhf.children)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         action()
     except RlhfError as error:

@@ -39,7 +39,7 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"probe_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(PROBE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setattr(children, "has_gpu", lambda: False)
     return name
 
@@ -96,7 +96,11 @@ def test_a_signal_is_passed_on(probe: str, start: str, tmp_path: Path, monkeypat
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_signal_while_the_server_still_imports_reaches_the_child(probe: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["parent", "group"])
+def test_a_signal_while_the_server_still_imports_reaches_the_child(
+    probe: str, tmp_path: Path, send: Callable[[int, int], None], number: int
+) -> None:
     """Else a stage would begin after `rlhf run` was told to end, and work without a parent."""
     (tmp_path / "slow_to_import.py").write_text("import time; open('importing', 'w').close(); time.sleep(2)")
     line = f"from rlhf.children import run_module; print(run_module({probe!r}, ['sleep'], ['slow_to_import']))"
@@ -107,13 +111,15 @@ def test_a_signal_while_the_server_still_imports_reaches_the_child(probe: str, t
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     while not (tmp_path / "importing").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    send(process.pid, number)
     out, errors = process.communicate(timeout=30)
     # The child dies at once, or ends by itself where it could set its handler first.
-    assert out.splitlines()[-1] in (str(-signal.SIGTERM), "7"), errors
+    assert out.splitlines()[-1] in (str(-number), "7"), errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
