@@ -195,6 +195,12 @@ class Draft:
         self.imported: str | None = None
         self.processes = 1
 
+    def start_over(self) -> None:
+        """Remove what an interrupted attempt left, for a stage that does not go on from it."""
+        for path in self.path.iterdir():
+            if path.name not in (INPUTS, "config.yaml"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
 
 class RunFolder:
     """One run on disk, seen from one of its rounds."""

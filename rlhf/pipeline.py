@@ -14,13 +14,14 @@ from rlhf.children import run_child, run_module
 from rlhf.config.load import SNAPSHOT, dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import INTERRUPTED, TERMINATED
-from rlhf.errors import LabelsAtRiskError, RlhfError, WaitingForPeople
-from rlhf.labels.rounds import human_answers, retire_round, round_complete
+from rlhf.errors import ConfigError, LabelsAtRiskError, RlhfError, WaitingForPeople
+from rlhf.labels.rounds import answers_judge_others, describe_risk, human_answers, retire_round, round_complete
 from rlhf.launch import launch_line
 from rlhf.stage_graph import LAUNCHED, StageName, StageState, stage_states
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 10
+SNAPSHOT_HEADER = "# The recipe of this run, as `rlhf run` resolved it; each run writes it again.\n"
 PURPOSE: dict[StageName, str] = {
     "base": "prepare the base model that all roles share",
     "prompts": "import, de-duplicate and split the prompts",
@@ -73,6 +74,7 @@ def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
     if options.dry_run:
         tell_plan(config, _round_for(run, options), options)
         return run
+    _require_own_snapshot(run)
     with run.lock():
         if options.new_round:
             run = _start_round(run)
@@ -116,12 +118,17 @@ def guard_human_answers(config: Config, run: RunFolder, states: list[StageState]
         LabelsAtRiskError: Says how many answers, whose candidates, and which settings changed.
     """
     risk = _at_risk(config, run, states)
-    if risk is None:
-        return
-    if not discard:
+    if risk is not None and not discard:
         raise LabelsAtRiskError(risk)
+    if not discard or (risk is None and not _orphaned(run)):
+        return
     retired = retire_round(run.labels, run.round)
     log.info("set aside %d labeling tasks of round %d; their answers stay in the store", retired, run.round)
+
+
+def _orphaned(run: RunFolder) -> bool:
+    candidates = run.find("candidates")
+    return candidates is not None and answers_judge_others(run.labels, run.round, candidates.file("candidates.jsonl"))
 
 
 def _at_risk(config: Config, run: RunFolder, states: list[StageState]) -> str | None:
@@ -137,18 +144,22 @@ def _at_risk(config: Config, run: RunFolder, states: list[StageState]) -> str | 
         for stage, state in by_stage.items()
         if state.state != "finished" and stage in ("base", "prompts", "sft", "candidates")
     ]
-    return (
-        f"{answers} answers by {annotators} {'person' if annotators == 1 else 'people'} in round {run.round} judge the "
-        f"candidates that this change would replace ({' | '.join(reasons)}). Undo the change, or keep the answers and "
-        "rank new candidates in another round with --new-round, or set them aside with --discard-labels"
-    )
+    return describe_risk(answers, annotators, run.round, " | ".join(reasons))
 
 
 def _round_for(run: RunFolder, options: RunOptions) -> RunFolder:
-    return RunFolder(run.root, run.round + 1) if options.new_round else run
+    return RunFolder(run.root, run.round + 1) if options.new_round and not _round_begun(run) else run
+
+
+def _round_begun(run: RunFolder) -> bool:
+    """Say whether the latest round is one that an earlier --new-round started and that has no policy yet."""
+    return run.round > 1 and run.find("ppo") is None
 
 
 def _start_round(run: RunFolder) -> RunFolder:
+    if _round_begun(run):
+        log.info("going on with round %d, which has no finished ppo stage yet", run.round)
+        return run
     if run.find("ppo") is None:
         raise RlhfError(f"round {run.round} has no finished ppo stage yet; finish it before starting another round")
     following = RunFolder(run.root, run.round + 1)
@@ -167,11 +178,21 @@ def _run_stage(stage: StageName, config: Config, recipe: Path, preload: list[str
     return run_module(f"stages.{stage}", [str(recipe)], preload)
 
 
+def _require_own_snapshot(run: RunFolder) -> None:
+    """Refuse a folder whose recipe somebody wrote by hand: the run's own would take its place."""
+    path = run.root / SNAPSHOT
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(SNAPSHOT_HEADER):
+        raise ConfigError(
+            f"{path}: `rlhf run` keeps its resolved recipe under this name, and this file is not one; "
+            "choose another `run:` folder, or rename the file"
+        )
+
+
 def _snapshot(config: Config, run: RunFolder) -> Path:
     """Write the resolved recipe beside the rounds, so that editing the file does not split a run in two."""
     path = run.root / SNAPSHOT
     replacement = path.with_suffix(".tmp")
-    replacement.write_text(dump_config(config), encoding="utf-8")
+    replacement.write_text(SNAPSHOT_HEADER + dump_config(config), encoding="utf-8")
     replacement.replace(path)
     return path
 

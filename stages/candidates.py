@@ -17,8 +17,9 @@ from rlhf.config.recipe import Config
 from rlhf.data.judgements import import_candidates
 from rlhf.data.splits import require_no_overlap
 from rlhf.entry import Work, begin, stage_main
-from rlhf.errors import DataError
+from rlhf.errors import DataError, LabelsAtRiskError
 from rlhf.hashing import derive_seed
+from rlhf.labels.rounds import describe_risk, human_answers
 from rlhf.models.base import load_base
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import CandidateSet, Prompt, read_jsonl, write_jsonl
@@ -32,6 +33,7 @@ CHUNK_PROMPTS = 64
 def run(config: Config) -> Path:
     """Sample the candidates, or import them."""
     with begin("candidates", config) as work:
+        _protect_answers(work)
         if config.candidates.import_path is not None:
             sets = import_candidates(config.candidates.import_path)
             require_no_overlap(sets, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
@@ -44,6 +46,15 @@ def run(config: Config) -> Path:
         log.info("%d candidate sets: %s", len(sets), ", ".join(f"{sizes[size]} of {size}" for size in sorted(sizes)))
         final = work.run.folder("candidates")
     return final
+
+
+def _protect_answers(work: Work) -> None:
+    """Refuse to replace candidates that people judged; the same candidates may be made again."""
+    present = work.run.find("candidates")
+    answers, people = human_answers(work.run.labels, work.run.round)
+    if answers and present is not None and present.manifest.inputs.key != work.draft.inputs.key:
+        why = "; ".join(work.draft.inputs.changes_from(present.manifest.inputs))
+        raise LabelsAtRiskError(describe_risk(answers, people, work.run.round, why))
 
 
 def _sample_all(config: Config, work: Work) -> list[CandidateSet]:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 def run(config: Config) -> Path:
     """Export and verify the policy."""
     with begin("export", config) as work:
+        work.draft.start_over()
         folder = work.parents["base"].path
         base = load_base(folder, config.base, config.precision)
         policy = work.parents["ppo"].path

@@ -66,8 +66,9 @@ def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> No
         runtime,
     )
     work.draft.splits = ("ppo",)
+    first, last = _first_and_last(work, outcome.updates) if runtime.is_main else ({}, {})
     work.draft.facts |= {
-        "step0_kl": _first_kl(work) if runtime.is_main else None,
+        "step0_kl": abs(first["ppo/kl_nats"]) if first else None,  # before any optimiser step
         "base_hash_unchanged": True,  # train_ppo compares the hashes, and does not return where they differ
         "base_hash": outcome.base_hash,
         "updates": outcome.updates,
@@ -77,7 +78,8 @@ def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> No
         "bad_batches": outcome.bad_batches,
         "control": info.control,
     }
-    log.info("score %.2f, KL %.2f nats", outcome.final["ppo/score_mean"], outcome.final["ppo/kl_nats"])
+    if last:
+        log.info("score %.2f, KL %.2f nats", last["ppo/score_mean"], last["ppo/kl_nats"])
 
 
 def _roles(config: Config, work: Work) -> dict[str, RoleSource]:
@@ -103,10 +105,10 @@ def _of_split(prompts: list[Prompt], split: str) -> list[Prompt]:
     return found
 
 
-def _first_kl(work: Work) -> float:
-    """The policy's KL to the reference in the first rollout, before any optimiser step."""
-    first = next(row for row in read_metrics(work.tracker.path) if row["step"] == 1)
-    return abs(first["ppo/kl_nats"])
+def _first_and_last(work: Work, updates: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what the first and the last update logged, perhaps before an interruption."""
+    rows = {row["step"]: row for row in read_metrics(work.tracker.path)}
+    return rows[1], rows[updates]
 
 
 if __name__ == "__main__":

@@ -60,9 +60,7 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
     """Publish the candidates, see that they get ranked, and write the export of the answers."""
     imported, number = config.rankings.import_path, work.run.round
     scripted = config.rankings.source == "scripted" and imported is None
-    # What scripts answer can be made again and depends on their settings: it stays out of the people's database.
-    name = f"scripted-{work.draft.inputs.key[:12]}.db" if scripted else DATABASE
-    with open_store(work.run.labels / name, create=True) as store:
+    with open_store(work.run.labels / _database(config, work), create=True) as store:
         publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
         if imported is not None:
             import_rankings(store, imported, round=number)
@@ -71,6 +69,14 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
         else:
             _require_people(config, store, work)
         return export_rankings(store, work.folder, round=number)
+
+
+def _database(config: Config, work: Work) -> str:
+    """What scripts or a file answer can be made again and depends on them: it stays out of the people's database."""
+    key = work.draft.inputs.key[:12]
+    if config.rankings.import_path is not None:
+        return f"imported-{key}.db"
+    return f"scripted-{key}.db" if config.rankings.source == "scripted" else DATABASE
 
 
 def _let_scripts_rank(config: Config, store: Store, number: int) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from rlhf.labels.publishing import publish, round_status
+from rlhf.labels.publishing import publish, published_sets, round_status
 from rlhf.labels.schema import annotators, answers, tasks
 from rlhf.labels.store import Store, open_store
+from rlhf.records import CandidateSet, read_jsonl
 
 DATABASE = "labels.db"
 
@@ -33,6 +34,25 @@ def human_answers(folder: Path, round_number: int) -> tuple[int, int]:
     with run_store(folder) as store, store.reading() as connection:
         count, people = connection.execute(query).one()
     return count, people
+
+
+def describe_risk(answers: int, people: int, round_number: int, why: str) -> str:
+    """Say whose answers a change of candidates would orphan, and what can be done instead."""
+    return (
+        f"{answers} answers by {people} {'person' if people == 1 else 'people'} in round {round_number} judge the "
+        f"candidates that this change would replace ({why}). Undo the change, or keep the answers and rank new "
+        "candidates in another round (`rlhf run CONFIG --new-round`), or set them aside (`rlhf run CONFIG "
+        "--discard-labels`)"
+    )
+
+
+def answers_judge_others(folder: Path, round_number: int, candidates: Path) -> bool:
+    """Say whether people answered tasks of a round whose texts are not those of a candidate file."""
+    if human_answers(folder, round_number)[0] == 0:
+        return False
+    present = {(item.prompt_id, item.responses) for item in read_jsonl(candidates, CandidateSet)}
+    with run_store(folder) as store:
+        return any((item.prompt_id, item.responses) not in present for item in published_sets(store, round_number))
 
 
 def retire_round(folder: Path, round_number: int) -> int:

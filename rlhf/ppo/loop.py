@@ -64,7 +64,6 @@ class PpoOutcome:
         policy: PEFT folder of the policy that `ppo.select` keeps.
         updates: Updates done.
         optimizer_steps: Optimiser steps done.
-        final: The last update's numbers.
         selected_update: Update whose policy was kept.
         best_update: Update with the highest validation score at a KL within the bound; -1 where there is none.
         best_score: That score.
@@ -75,7 +74,6 @@ class PpoOutcome:
     policy: Path
     updates: int
     optimizer_steps: int
-    final: dict[str, float]
     selected_update: int
     best_update: int
     best_score: float
@@ -154,7 +152,6 @@ class _Trainer:
         shared.to(runtime.device)
         self.engine = make_engine(shared, config, runtime)
         self.identity = fingerprint(config, seed, [hash_value(ids) for ids in (*self.prompts.ids, *self.validation)])
-        self.final: dict[str, float] = {}
         torch.manual_seed(seed)  # for scorers that draw; a checkpoint replaces it
         found = load_checkpoint(folder, shared, self.engine, self.identity, runtime.process_index)
         self.progress = found or Progress(
@@ -201,12 +198,12 @@ class _Trainer:
                 numbers |= self._validate()
         tokens = self.runtime.sum(rollout.response_mask.sum().double()).item()
         numbers |= clock.numbers() | {"time/response_tokens_per_s": tokens / clock.total()}
-        self.final = numbers | measure_memory(self.runtime)
-        self.tracker.log(update, self.final)
+        numbers |= measure_memory(self.runtime)
+        self.tracker.log(update, numbers)
         # 7. Checkpoint.
         if update % config.checkpoint_every == 0 or update == config.updates:
             self.checkpoint()
-        return self.final
+        return numbers
 
     def look_at_validation(self) -> None:
         """Measure the untrained policy, as update 0."""
@@ -244,7 +241,6 @@ class _Trainer:
             policy=self.folder,
             updates=progress.update,
             optimizer_steps=progress.optimizer_steps,
-            final=self.final,
             selected_update=selected,
             best_update=progress.best_update,
             best_score=progress.best_score,

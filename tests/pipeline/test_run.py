@@ -8,12 +8,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlhf.artifacts import Artifact, RunFolder
+from rlhf.artifacts import INPUTS, MANIFEST, Artifact, RunFolder
 from rlhf.cli import main
 from rlhf.config.load import load_config
 from rlhf.errors import RunLockedError
@@ -22,7 +23,7 @@ from rlhf.labels.answers import Submission, submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.publishing import publish
 from rlhf.labels.rounds import run_store
-from rlhf.records import CandidateSet, read_jsonl
+from rlhf.records import CandidateSet, Ranking, read_jsonl, write_jsonl
 from rlhf.stage_graph import STAGES
 from tests.pipeline.conftest import RECIPE, Shell
 
@@ -133,6 +134,10 @@ def test_change_above_human_answers_stops_and_says_what_it_would_orphan(copy: Sh
     assert "3 answers by 1 person in round 1" in done.stderr
     assert "candidates.temperature 1.0 -> 0.5" in done.stderr
     assert "--new-round" in done.stderr
+    alone = copy.rlhf("candidates", str(RECIPE), *change, check=False)
+    assert alone.returncode == 3
+    assert "3 answers by 1 person in round 1" in alone.stderr
+    assert "candidates.temperature 1.0 -> 0.5" in alone.stderr
     assert "Traceback" not in done.stderr
     assert "nothing to do" in copy.rlhf("run", str(RECIPE)).stderr
     copy.rlhf("run", str(RECIPE), *change, "--discard-labels", "--until", "candidates")
@@ -152,6 +157,73 @@ def test_people_are_waited_for_with_exit_code_75(copy: Shell) -> None:
     rankings = Artifact.open(copy.run / "round-1" / "rankings")
     assert rankings.facts["annotators"] == "human"
     assert rankings.facts["rankings"] == len(sets)
+
+
+def test_answers_to_other_texts_are_set_aside_when_asked(copy: Shell) -> None:
+    path = copy.run / "round-1" / "candidates" / "candidates.jsonl"
+    present = path.read_bytes()
+    sets = read_jsonl(path, CandidateSet)
+    write_jsonl(path, [replace(item, responses=(*item.responses[:-1], "Another.")) for item in sets])
+    people_rank(copy, 2)
+    path.write_bytes(present)
+    people = ("--rankings.source", "people", "--until", "rankings")
+    assert copy.rlhf("run", str(RECIPE), *people, check=False).returncode == 3
+    done = copy.rlhf("run", str(RECIPE), *people, "--discard-labels", check=False)
+    assert done.returncode == 75
+    assert "their answers stay in the store" in done.stderr
+
+
+def test_an_imported_ranking_file_is_all_that_counts(copy: Shell) -> None:
+    """A corrected file replaces what an earlier one said, and the earlier one can come back."""
+    rows = [
+        json.loads(line) for line in (copy.run / "round-1" / "rankings" / "rankings.jsonl").read_text().splitlines()
+    ]
+    first = [row for row in rows if row["annotator"] == rows[0]["annotator"]]
+    reversed_ranks = [row | {"ranks": [max(row["ranks"]) + 1 - rank for rank in row["ranks"]]} for row in first]
+    for content in (rows, first, reversed_ranks, first):
+        path = copy.folder / "rankings.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in content))
+        copy.rlhf("rankings", str(RECIPE), "--rankings.import-path", str(path))
+        found = read_jsonl(copy.run / "round-1" / "rankings" / "rankings.jsonl", Ranking)
+        assert sorted((item.prompt_id, item.ranks) for item in found) == sorted(
+            (row["prompt_id"], tuple(row["ranks"])) for row in content
+        )
+    people = ("--rankings.source", "people", "--until", "rankings")
+    assert copy.rlhf("run", str(RECIPE), *people, check=False).returncode == 75
+
+
+def test_the_command_that_started_a_round_goes_on_with_it(copy: Shell) -> None:
+    people = ("--rankings.source", "people", "--new-round")
+    for said in ("started round 2", "going on with round 2"):
+        done = copy.rlhf("run", str(RECIPE), *people, check=False)
+        assert done.returncode == 75
+        assert said in done.stderr
+    assert not (copy.run / "round-3").exists()
+
+
+def test_a_recipe_in_the_run_folder_is_not_written_over(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    recipe = tmp_path / "config.yaml"
+    recipe.write_text("# mine\nrun: .\n")
+    done = shell.rlhf("run", "config.yaml", "--until", "base", check=False)
+    assert done.returncode == 2
+    assert "choose another `run:` folder" in done.stderr
+    assert recipe.read_text() == "# mine\nrun: .\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_stage_killed_at_its_last_word_goes_on(finished: Shell, copy: Shell) -> None:
+    """Everything a stage writes is there, but not its manifest: the same command ends with the same artifact."""
+    for stage in STAGES:
+        folder = copy.run / "round-1" / stage
+        partial = folder.rename(folder.with_name(f"{stage}.partial"))
+        inputs = Artifact.open(partial).manifest.inputs
+        (partial / INPUTS).write_text(json.dumps({"key": inputs.key} | asdict(inputs)))
+        (partial / MANIFEST).unlink()
+    copy.rlhf("run", str(RECIPE))
+    for stage in STAGES:
+        expected, found = (Artifact.open(place.run / "round-1" / stage) for place in (finished, copy))
+        assert found.manifest.content == expected.manifest.content, stage
 
 
 def test_new_round_starts_from_the_last_policy(copy: Shell) -> None:
