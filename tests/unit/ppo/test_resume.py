@@ -70,6 +70,26 @@ def test_a_crash_inside_an_update_changes_nothing(tmp_path: Path, whole: Path, c
     assert _results(tmp_path / "ppo") == _results(whole)
 
 
+def test_what_a_scorer_draws_goes_on_where_it_was(tmp_path: Path) -> None:
+    crash_at: int | None = None
+    calls = 0
+
+    def drawing(prompt_ids: list[list[int]], response_ids: list[list[int]]) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == crash_at:
+            raise CrashError
+        return even_share(prompt_ids, response_ids) + torch.rand(len(response_ids))
+
+    train(tmp_path / "whole", updates=UPDATES, score=drawing)
+    calls, crash_at = 0, 4
+    with pytest.raises(CrashError):
+        train(tmp_path / "resumed", updates=UPDATES, score=drawing)
+    crash_at = None
+    train(tmp_path / "resumed", updates=UPDATES, score=drawing)
+    require_same(tmp_path / "resumed" / "ppo", tmp_path / "whole" / "ppo")
+
+
 @pytest.mark.parametrize("moment", ["half", "renamed"])
 def test_a_crash_inside_a_checkpoint_changes_nothing(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, moment: str
