@@ -75,19 +75,18 @@ def _start_server() -> None:
 
 
 class _Place:
-    """Working folder, environment, streams and locks of the process that pickles this, taken over where it is read.
+    """Environment, streams and locks of the process that pickles this, taken over where it is read.
 
-    The server keeps those of its own start.
+    The server keeps those of its own start; multiprocessing itself carries the working folder.
     """
 
-    def __getstate__(self) -> tuple[str, dict[str, str], list[Any]]:
+    def __getstate__(self) -> tuple[dict[str, str], list[Any]]:
         sys.stdout.flush()
         sys.stderr.flush()
-        return str(Path.cwd()), launch_environment(), [reduction.DupFd(number) for number in (1, 2, *locks_held)]
+        return launch_environment(), [reduction.DupFd(number) for number in (1, 2, *locks_held)]
 
-    def __setstate__(self, carried: tuple[str, dict[str, str], list[Any]]) -> None:
-        folder, environment, files = carried
-        os.chdir(folder)
+    def __setstate__(self, carried: tuple[dict[str, str], list[Any]]) -> None:
+        environment, files = carried
         os.environ.clear()
         os.environ.update(environment)
         descriptors = [file.detach() for file in files]  # those of locks stay open as they are

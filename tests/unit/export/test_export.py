@@ -14,10 +14,10 @@ from rlhf.export.adapter import base_name
 from rlhf.export.expectations import run_verification
 from rlhf.export.folder import export_policy
 from rlhf.export.merged import why_not_merged
-from rlhf.export.verify import first_difference, verify
+from rlhf.export.verify import answer_all, first_difference, verify
 from rlhf.hashing import hash_file
 from rlhf.provenance import trace
-from tests.tiny import shake, tiny_base, tiny_shared
+from tests.tiny import shake, tiny_base, tiny_model, tiny_shared
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 PROMPTS = [f"the dog ran to house {number}" for number in range(4)]
@@ -142,6 +142,21 @@ def test_four_bit_bases_are_not_merged_and_local_bases_are_named_without_their_f
     assert "4-bit" in (why_not_merged(replace(spec, quantization="4bit")) or "")
     assert base_name(replace(spec, kind="hub", model="org/model")) == "org/model"
     assert base_name(replace(spec, kind="local", model="/home/ann/llama")) == "llama"
+
+
+def test_answers_given_together_are_those_given_alone():
+    model = tiny_model(40, scale=5.0, seed=1).eval()
+    drawn = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(3, 40, (length,), generator=drawn).tolist() for length in (2, 9, 4, 12, 7)]
+    plan = {"prompts": [{"prompt_ids": ids} for ids in prompts], "max_new_tokens": 12, "pad_token_id": 0}
+    longest = answer_all(model, plan | {"end_token_ids": [99]})
+    plan["end_token_ids"] = [longest[0][3], longest[1][6]]  # some answers end where these come, others do not
+    alone = [answer_all(model, plan | {"prompts": [row]})[0] for row in plan["prompts"]]
+    assert answer_all(model, plan) == alone
+    assert len({len(answer) for answer in alone}) > 1
+    for answer, uncut in zip(alone, longest, strict=True):
+        assert answer == uncut[: len(answer)]
+        assert (answer[-1] in plan["end_token_ids"]) == (len(answer) < len(uncut))
 
 
 def test_first_difference():
