@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from yaml.constructor import ConstructorError
 
 from rlhf.config.fields import effect_of, plain
 from rlhf.config.recipe import Config
@@ -18,31 +19,45 @@ from rlhf.errors import ConfigError, report_all
 
 SNAPSHOT = "config.yaml"
 """The resolved recipe that a run folder keeps beside its rounds."""
+LONGEST_SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
 SHORTHANDS = {"sft": {"none": {"method": "none"}}}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-5 as a number and refuses a key that is given twice."""
+    """YAML that reads 1e-5 as a number and a date as text, and refuses a key that is given twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Refuse a second key here, where those that a merge (`<<: *other`) brings along are not among them yet."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if (key.tag, key.value) in seen:
+                raise ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Tell the place of a value that is not of the kind it looks like; no setting may hold a NUL character."""
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            raise ConstructorError(None, None, f"a NUL character in {_shortened(node.value)!r}", node.start_mark)
+        try:
+            return cast(Any, super().construct_object(node, deep))  # pyright: ignore[reportUnknownMemberType] (as below)
+        except (ValueError, LookupError) as error:
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{_shortened(str(node.value))!r} looks like {kind} and is none; write it in quotes if it is text"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
 
 
+_MERGE = "tag:yaml.org,2002:merge"
 _Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] (PyYAML's stubs name no types here)
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
     list("-+0123456789."),
 )
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = cast(Any, loader.construct_object(key_node))  # pyright: ignore[reportUnknownMemberType] (as above)
-        if key in seen:
-            raise ConfigError(f"{key!r} is given twice (second time in line {key_node.start_mark.line + 1})")
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", cast(Any, _Loader).construct_yaml_str)
 
 
 def recipe_path(name: str | Path) -> Path:
@@ -52,10 +67,13 @@ def recipe_path(name: str | Path) -> Path:
         ConfigError: There is no such file; lists the installed recipes.
     """
     given = Path(name)
-    if given.is_file():
-        return given
-    if (given / SNAPSHOT).is_file():
-        return given / SNAPSHOT
+    try:
+        if given.is_file():
+            return given
+        if (given / SNAPSHOT).is_file():
+            return given / SNAPSHOT
+    except OSError as error:
+        raise ConfigError(f"{name}: no config file can be reached by this name ({error.strerror})") from error
     installed = recipes_folder()
     stem = given.name.removesuffix(".yaml")
     if (installed / f"{stem}.yaml").is_file() and str(name) in (stem, f"{stem}.yaml", f"configs/{stem}.yaml"):
@@ -95,7 +113,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     _overlay_flags(values, flags, source)
     for item in named:
         key, _, text = item.partition("=")
-        _assign(values, key.replace("-", "_"), _parse_scalar(text))
+        _assign(values, key.replace("-", "_"), text)
     return parse_config(values, str(source))
 
 
@@ -148,20 +166,33 @@ def dump_config(config: Config) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not YAML ({getattr(error, 'problem', None) or error})") from error
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    values = _parse_yaml(text, str(path))
     if values is None:
         raise ConfigError(f"{path}: the file is empty; a recipe needs at least `run:`")
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `name: value` lines at the top, found {type(values).__name__}")
     return cast(dict[str, Any], values)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{source}{place}: not YAML that a recipe may hold ({problem})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: brackets or blocks are nested too deeply for a recipe") from error
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _overlay_flags(values: dict[str, Any], flags: Sequence[str], source: Path) -> None:
@@ -179,26 +210,24 @@ def _overlay_flags(values: dict[str, Any], flags: Sequence[str], source: Path) -
                 problems.append(f"{flag} needs a value")
                 continue
             text = pending.pop(0)
-        _assign(values, key.replace("-", "_"), _parse_scalar(text))
+        _assign(values, key.replace("-", "_"), text)
     report_all(ConfigError, problems, f"overrides of {source}:")
 
 
-def _parse_scalar(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
-
-
-def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
+def _assign(values: dict[str, Any], dotted: str, text: str) -> None:
+    """Set one value in a copy of every section on its way: YAML lets two sections share one (`&name`, `*name`)."""
     *sections, name = dotted.split(".")
     for entry in sections:
         inner = values.get(entry)
         if inner is None:
-            inner = values[entry] = {}
+            inner = {}
         if isinstance(inner, str) and inner in SHORTHANDS.get(entry, {}):
-            inner = values[entry] = dict[str, Any](SHORTHANDS[entry][inner])
+            inner = SHORTHANDS[entry][inner]
         if not isinstance(inner, dict):
             raise ConfigError(f"{dotted}: {entry!r} is {inner!r}, not a section with fields")
-        values = cast(dict[str, Any], inner)
-    values[name] = value
+        values[entry] = dict(cast(dict[str, Any], inner))
+        values = values[entry]
+    values[name] = _parse_yaml(text, f"--{dotted} {_shortened(text)!r}")
 
 
 def _describe(error: Any) -> str:

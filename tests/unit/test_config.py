@@ -48,6 +48,13 @@ def test_all_mistakes_are_told_at_once_with_paths(tmp_path: Path) -> None:
         ("run: x\nseed: 1\nseed: 2\n", "'seed' is given twice"),
         ("seed: 1\n", "run: missing"),
         ("run: x\nppo: {batch_size: 100, minibatch_size: 33}\n", "must be a multiple"),
+        ("run: x\n? [a]\n: 1\n", "line 2 column 3: not YAML that a recipe may hold (found unhashable key)"),
+        ("run: x\nexport: {name: 0b_}\n", "'0b_' looks like int and is none; write it in quotes"),
+        ("run: x\nseed: !!int ''\n", "line 2 column 7: not YAML that a recipe may hold ('' looks like int"),
+        ("run: " + "[" * 5000, "nested too deeply"),
+        ('run: "a\\0b"\n', "line 1 column 6: not YAML that a recipe may hold (a NUL character in 'a\\x00b')"),
+        ("run: a\0b\n", "special characters are not allowed"),
+        ("run: x\nppo: &a {epochs: 1}\nsft: {<<: *a, epochs: 2, epochs: 3}\n", "'epochs' is given twice"),
         ("run: x\ncandidates: {count: 1}\n", "candidates.count: Input should be greater than or equal to 2, found 1"),
         ("run: x\ncandidates: {count: 10}\n", "candidates.count: Input should be less than or equal to 9, found 10"),
     ],
@@ -56,6 +63,30 @@ def test_bad_file_is_one_message(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, text))
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["2026-13-45", "2026-01-02", "2026-01-02 03:04:05", "'0b_'"])
+def test_text_that_looks_like_a_date_stays_text(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, f"run: x\nexport: {{name: {text}}}\n")
+    name = text.strip("'")
+    config = load_config(path)
+    assert config.export.name == name
+    assert load_config(write(tmp_path, dump_config(config))) == config
+    assert load_config(write(tmp_path, "run: x\n"), ["--export.name", text]) == config
+
+
+@pytest.mark.parametrize(("of_sft", "rank"), [("*shape", 8), ("{<<: *shape, rank: 2}", 2)], ids=["alias", "merge"])
+def test_sections_share_settings_and_an_override_reaches_its_own_only(tmp_path: Path, of_sft: str, rank: int) -> None:
+    path = write(tmp_path, f"run: x\nreward: {{lora: &shape {{rank: 8, alpha: 4}}}}\nsft: {{lora: {of_sft}}}\n")
+    config = load_config(path, ["--reward.lora.rank", "5"])
+    assert (config.reward.lora.rank, config.reward.lora.alpha) == (5, 4)
+    assert (config.sft.lora.rank, config.sft.lora.alpha) == (rank, 4)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "/proc/self/mem"])
+def test_unreadable_file_is_one_message(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        load_config(name)
 
 
 def test_missing_file_names_the_installed_recipes() -> None:
@@ -92,6 +123,16 @@ def test_overrides_win_in_both_forms(tmp_path: Path) -> None:
 def test_bad_override_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError):
         load_config(write(tmp_path, "run: x\n"), [override])
+
+
+@pytest.mark.parametrize(
+    "text", ["[a", "0b_", "{[a]: b}", "{a: 1, a: 2}", '"a\\0b"', "a: b: c", "[" * 5000, "!!bool x", "*a"]
+)
+def test_override_that_is_no_yaml_is_one_message_with_its_name(tmp_path: Path, text: str) -> None:
+    for override in (["--export.name", text], [f"--export.name={text}"], [f"export.name={text}"]):
+        with pytest.raises(ConfigError) as caught:
+            load_config(write(tmp_path, "run: x\n"), override)
+        assert str(caught.value).startswith("--export.name ")
 
 
 def test_none_is_short_for_the_method(tmp_path: Path) -> None:
