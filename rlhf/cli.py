@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlhf.config.load import config_help, load_config, recipe_path, recipes_folder, run_folder, write_schema
 from rlhf.config.recipe import Config
-from rlhf.entry import guarded, stage_main
+from rlhf.entry import guarded, stage_main, steady_streams
 from rlhf.errors import ConfigError
 from rlhf.label_cli import add_label_commands
 from rlhf.stage_graph import LAUNCHED, STAGES
@@ -28,6 +28,7 @@ EPILOG = """Every stage runs three ways with the same recipe:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    steady_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in STAGES and not {"-h", "--help"} & set(given):
         stage = given[0]

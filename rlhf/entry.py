@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import re
@@ -25,7 +26,16 @@ _REFUSALS = {
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again: finished work is kept",
     errno.EACCES: "no permission; choose another `run:` folder or change its owner",
     errno.EROFS: "the file system is read-only; choose another `run:` folder",
+    errno.EPERM: "the system does not permit it; choose another `run:` folder or change its owner",
+    errno.EFBIG: "the file would be larger than is allowed here; raise the limit with `ulimit -f`",
     errno.EMFILE: "too many open files; raise the limit with `ulimit -n`",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.ELOOP: "the symbolic links lead in a circle; mend them or choose another path",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another path or move the file away",
+    errno.EISDIR: "a folder stands where a file is needed; choose another path or move the folder away",
+    errno.EEXIST: "something else has this name already; move it away",
+    errno.EIO: "the device failed to read or write; look at the system's log, then run the same command again",
+    errno.ESTALE: "the network file system lost the file; run the same command again",
 }
 
 
@@ -97,8 +107,24 @@ def _run_stage(stage: StageName, run: Callable[[Config], Path], given: list[str]
         log.info("%s: finished in %s", stage, path)
 
 
+def steady_streams() -> None:
+    """Make printing fail for no one: a closed stream goes nowhere, a character it has no code for becomes `?`.
+
+    Work of hours ends with a few printed lines.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their descriptors
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 (it stays open as long as the process)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+        if name == "stdout" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
     """Run an action; turn what a user can cause into one message and an exit code."""
+    steady_streams()
     configure_logging(verbose=verbose, main_process=main_process())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:

@@ -1,0 +1,63 @@
+"""How a command ends: what the system refuses is one message, and printing fails for no one."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf.entry import guarded
+
+PROGRAM = """
+import sys
+from rlhf.entry import guarded
+def act():
+    sys.stdout.write("é 😀 ≤\\n")
+    sys.stdout.flush()
+    sys.stderr.write("told\\n")
+    __import__("subprocess").run([sys.executable, "-c", "import sys; sys.stdout.write('child')"], check=True)
+sys.exit(guarded(act))
+"""
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EIO, errno.EEXIST, errno.EFBIG, errno.EPERM]
+)
+def test_refusal_of_the_system_is_one_message(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise OSError(number, os.strerror(number), "some/path")
+
+    assert guarded(refuse) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: some/path: ")
+    assert errors.count("\n") == 1
+
+
+def test_unexpected_errors_keep_their_traceback() -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOENT, "ours to mend", "some/path")
+
+    with pytest.raises(FileNotFoundError):
+        guarded(fail)
+
+
+@pytest.mark.parametrize("streams", ["", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii:strict"])
+def test_printing_fails_for_no_one(tmp_path: Path, streams: str, encoding: str) -> None:
+    name = encoding.partition(":")[0]
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" "$1" {streams}', sys.executable, str(program)],
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        encoding=name,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = "é 😀 ≤".encode(name, "replace").decode(name) + "\nchild"
+    assert done.stdout == ("" if ">&-" in streams.replace("2>&-", "") else printed)
+    assert done.stderr == ("" if "2>&-" in streams else "told\n")
