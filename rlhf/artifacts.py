@@ -12,6 +12,7 @@ fields that change results. Time, hardware and versions are recorded beside it a
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -30,11 +31,21 @@ MANIFEST = "manifest.json"
 INPUTS = "inputs.json"
 SCHEMA = 1
 # export.json names the state of a label database, whose chain holds times and random ids, and provenance.json carries
-# it along; rankings.jsonl and the weights are content.
+# it along; whoever runs an export's verify.py writes verification.json anew. rankings.jsonl and the weights are content.
 VOLATILE = frozenset(
-    {MANIFEST, INPUTS, "config.yaml", "metrics.jsonl", "samples.jsonl", "export.json", "provenance.json"}
+    {
+        MANIFEST,
+        INPUTS,
+        "config.yaml",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "export.json",
+        "provenance.json",
+        "verification.json",
+    }
 )
 VOLATILE_FOLDERS = ("checkpoints",)
+_ROUND = re.compile(r"round-([1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,8 @@ class Manifest:
     imported: str | None
     recorded: dict[str, Any]
     schema: int = SCHEMA
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    """Bytes of every file in `content`; manifests of earlier versions have none."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -134,19 +147,39 @@ class Artifact:
             )
         return path
 
+    def damage(self) -> list[str]:
+        """Say which files are gone or no longer of their recorded size; quick, as it reads none of them."""
+        found: list[str] = []
+        for name in self.manifest.content:
+            path, size = self.path / name, self.manifest.sizes.get(name)
+            if not path.is_file():
+                found.append(f"{path} is gone")
+            elif size is not None and path.stat().st_size != size:
+                found.append(f"{path} is {path.stat().st_size} bytes, was {size}")
+        return found
+
     def check(self) -> Self:
         """Compare every file with the manifest.
 
         Raises:
             ArtifactError: A file is missing, changed or truncated.
         """
-        for name, expected in self.manifest.content.items():
-            if hash_file(self.file(name)) != expected:
-                raise ArtifactError(
-                    f"{self.path / name}: content differs from the manifest (edited, truncated or damaged); "
-                    f"remove {self.path} and run {self.manifest.stage} again"
-                )
+        for name in self.manifest.content:
+            self.checked(name)
         return self
+
+    def checked(self, name: str) -> Path:
+        """Return the path of a data file after comparing it with the manifest.
+
+        Raises:
+            ArtifactError: It is missing, changed or truncated.
+        """
+        if hash_file(self.file(name)) != self.manifest.content[name]:
+            raise ArtifactError(
+                f"{self.path / name}: content differs from the manifest (edited, truncated or damaged); "
+                f"remove {self.path} and run {self.manifest.stage} again"
+            )
+        return self.path / name
 
 
 def check_family(stage: str, parents: Mapping[str, Artifact]) -> dict[str, str]:
@@ -215,8 +248,8 @@ class RunFolder:
     @classmethod
     def open(cls, root: Path) -> Self:
         """Open a run at its latest round; the folder need not exist yet."""
-        rounds = [int(path.name.removeprefix("round-")) for path in root.glob("round-*") if path.name[6:].isdigit()]
-        return cls(root, max(rounds, default=1))
+        named = [(path, _ROUND.fullmatch(path.name)) for path in root.glob("round-*")]
+        return cls(root, max((int(match[1]) for path, match in named if match and path.is_dir()), default=1))
 
     @property
     def labels(self) -> Path:
@@ -306,6 +339,7 @@ def _prepare(partial: Path, inputs: Inputs) -> bool:
     """Make the folder ready; return whether it holds earlier work of the same inputs."""
     marker = partial / INPUTS
     if marker.is_file() and _key_of(marker) == inputs.key:
+        (partial / MANIFEST).unlink(missing_ok=True)  # of a process that ended while it published
         return True
     if partial.exists():
         shutil.rmtree(partial)
@@ -335,6 +369,7 @@ def _describe(draft: Draft, round_number: int, seconds: float) -> Manifest:
         identity=identity,
         inputs=draft.inputs,
         content=content,
+        sizes={name: (draft.path / name).stat().st_size for name in content},
         base=draft.base or ({"base": identity} if draft.inputs.stage == "base" else {}),
         splits=draft.splits,
         facts=draft.facts,
@@ -344,15 +379,18 @@ def _describe(draft: Draft, round_number: int, seconds: float) -> Manifest:
 
 
 def _publish(partial: Path, final: Path, manifest: Manifest) -> None:
-    """Write the manifest last, sync all, set an older artifact aside, and move the folder to its final name."""
+    """Write the manifest last, sync all, set an older artifact aside, and move the folder to its final name.
+
+    The inputs go after that: a process that ends at any point before leaves partial work that is resumed.
+    """
     (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False), encoding="utf-8")
-    (partial / INPUTS).unlink()
     sync_tree(partial)
     if final.exists():
         kept = final.parent / ".replaced" / f"{final.name}-{time.time_ns()}"
         kept.parent.mkdir(exist_ok=True)
         final.rename(kept)
     rename_folder(partial, final)
+    (final / INPUTS).unlink()
 
 
 def main_process() -> bool:

@@ -47,13 +47,19 @@ class HashCache:
         """Return the hash of a file, or of a folder's files and their names.
 
         Raises:
-            DataError: The path does not exist.
+            DataError: The path does not exist, or the system refuses to read it.
         """
-        if source.is_file():
-            return self._hash_one(source)
-        if not source.is_dir():
-            raise DataError(f"{source}: no such file or folder")
-        return hash_value({path.relative_to(source).as_posix(): self._hash_one(path) for path in list_files(source)})
+        try:
+            if source.is_file():
+                return self._hash_one(source)
+            if not source.is_dir():
+                raise DataError(f"{source}: no such file or folder")
+            files = list_files(source)
+            return hash_value({path.relative_to(source).as_posix(): self._hash_one(path) for path in files})
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or source}: cannot be read ({error.strerror}); name another file"
+            ) from error
 
     def _hash_one(self, path: Path) -> str:
         self._load()

@@ -157,7 +157,7 @@ class StageState:
 
 
 def stage_states(config: Config, run: RunFolder, target: StageName = "export") -> list[StageState]:
-    """Compare each needed stage's artifact with what it would be made from now.
+    """Compare each needed stage's artifact with what it would be made from now, and its files with their sizes.
 
     A stage below a stale one is stale too: its parent will have another identity.
     """
@@ -177,14 +177,15 @@ def _state_of(stage: StageName, config: Config, run: RunFolder, again: set[str])
     if found is None:
         partial = run.folder(stage).with_name(f"{stage}.partial").is_dir()
         return StageState(stage, "partial" if partial else "missing", ("begun and not finished",) if partial else ())
+    damage = tuple(found.damage())
     if above:
-        return StageState(stage, "stale", (*_own_changes(stage, config, found), *above), found)
+        return StageState(stage, "stale", (*damage, *_own_changes(stage, config, found), *above), found)
     try:
         inputs = inputs_of(stage, config, run, read_parents(stage, config, run))
     except ArtifactError as error:
-        return StageState(stage, "stale", (str(error),), found)
-    changes = inputs.changes_from(found.manifest.inputs)
-    return StageState(stage, "stale" if changes else "finished", tuple(changes), found)
+        return StageState(stage, "stale", (*damage, str(error)), found)
+    reasons = (*damage, *inputs.changes_from(found.manifest.inputs))
+    return StageState(stage, "stale" if reasons else "finished", reasons, found)
 
 
 def _own_changes(stage: StageName, config: Config, found: Artifact) -> list[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.artifacts import Artifact, Inputs, RunFolder, check_family, check_splits
-from rlhf.errors import ArtifactError, ResourceError, RunLockedError
+from rlhf.disk import rename_folder
+from rlhf.errors import ArtifactError, DataError, ResourceError, RunLockedError
 from rlhf.hashing import HashCache, derive_seed, hash_value
 
 
@@ -69,6 +70,83 @@ def test_partial_work_of_other_inputs_is_dropped(run: RunFolder) -> None:
     with run.draft(Inputs("sft", {"x": 2}, {}), config_text="") as draft:
         assert not draft.resumed
         assert not (draft.path / "half.txt").exists()
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours handles it."""
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["rlhf.artifacts.asdict", "rlhf.artifacts.sync_tree", "rlhf.artifacts.rename_folder", "after rename_folder"],
+)
+@pytest.mark.parametrize("replacing", [False, True], ids=["first", "replacing"])
+def test_process_killed_while_publishing_loses_no_work(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, step: str, replacing: bool
+) -> None:
+    if replacing:
+        make(run, value=1)
+    inputs = Inputs("sft", {"x": 2}, {})
+
+    def kill(*given: object, **_: object) -> None:
+        if step == "after rename_folder":
+            rename_folder(*given)  # pyright: ignore[reportArgumentType]
+        raise Killed
+
+    def work() -> None:
+        with run.draft(inputs, config_text="") as draft:
+            (draft.path / "checkpoints").mkdir()
+            (draft.path / "checkpoints" / "last").write_text("hours")
+            monkeypatch.setattr("rlhf.artifacts.rename_folder" if "rename" in step else step, kill)
+
+    with pytest.raises(Killed):
+        work()
+    monkeypatch.undo()
+    if step == "after rename_folder":
+        assert (run.folder("sft") / "checkpoints" / "last").read_text() == "hours"
+    else:
+        with run.draft(inputs, config_text="") as draft:
+            assert draft.resumed
+            assert (draft.path / "checkpoints" / "last").read_text() == "hours"
+            assert not (draft.path / "manifest.json").exists()
+    finished = run.find("sft")
+    assert finished is not None
+    assert finished.check().manifest.inputs == inputs
+
+
+def test_only_folders_with_a_decimal_number_are_rounds(tmp_path: Path) -> None:
+    for name in ("round-2", "round-²", "round-٣", "round-03", "round-", "round-x", "round--4"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "round-7").write_text("a file")
+    assert RunFolder.open(tmp_path).round == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "is gone"), ("", "is 0 bytes, was 1"), ("12", "is 2 bytes, was 1"), ("2", None)]
+)
+def test_damage_is_told_from_sizes_alone(run: RunFolder, content: str | None, says: str | None) -> None:
+    artifact = make(run)
+    path = artifact.path / "data.txt"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert artifact.damage() == ([f"{path} {says}"] if says else [])
+
+
+def test_manifest_of_an_earlier_version_has_no_sizes(run: RunFolder) -> None:
+    path = make(run).path / "manifest.json"
+    row = json.loads(path.read_text())
+    del row["sizes"]
+    path.write_text(json.dumps(row))
+    (path.parent / "data.txt").write_text("longer")
+    assert Artifact.open(path.parent).damage() == []
+
+
+def test_verifying_an_export_again_damages_nothing(run: RunFolder) -> None:
+    with run.draft(Inputs("export", {}, {}), config_text="") as draft:
+        (draft.path / "verification.json").write_text("{}")
+    (run.folder("export") / "verification.json").write_text('{"passed": true}')
+    assert run.read("export", "test").check().damage() == []
 
 
 def test_replaced_artifact_is_kept(run: RunFolder) -> None:
@@ -178,6 +256,14 @@ def test_hash_cache_sees_changes_and_survives_damage(tmp_path: Path) -> None:
     assert cache.hash_source(folder) != before
     (tmp_path / "hashes.json").write_text("not json")
     assert HashCache(tmp_path / "hashes.json").hash_source(folder) == cache.hash_source(folder)
+
+
+def test_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for source in (Path("/proc/self/mem"), tmp_path / ("a" * 300), loop):
+        with pytest.raises(DataError, match=f"^{source}: "):
+            HashCache(tmp_path / "hashes.json").hash_source(source)
 
 
 def test_purposes_get_different_seeds() -> None:

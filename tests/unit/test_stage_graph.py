@@ -82,6 +82,24 @@ def test_changed_outside_file_is_named(tmp_path: Path) -> None:
     assert stale(config, run)["prompts"] == (f"file {source} changed",)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"), [("cut", "is 3 bytes, was"), (None, "is gone")], ids=["truncated", "removed"]
+)
+def test_damaged_file_makes_its_stage_and_those_below_stale(tmp_path: Path, content: str | None, says: str) -> None:
+    config = recipe(tmp_path)
+    run = finish_all(config)
+    path = run.folder("ppo") / "data.txt"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    found = stale(config, run)
+    assert list(found) == ["ppo", "evaluate", "export"]
+    assert found["ppo"][0].startswith(f"{path} {says}")
+    changed = stale(recipe(tmp_path, sft={"epochs": 9}), run)
+    assert changed["ppo"][0] == found["ppo"][0]
+    assert "sft runs again" in changed["ppo"]
+
+
 def test_imports_make_what_lies_above_superfluous(tmp_path: Path) -> None:
     assert needed_stages(recipe(tmp_path)) == STAGES
     reward = recipe(tmp_path, reward={"import_path": "r"})
