@@ -22,9 +22,10 @@ def tell_status(config: Config) -> None:
     """Print one line per stage: its state, why, and what was recorded."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     run = RunFolder.open(config.run)
-    table = Table(title=f"{run.root}, round {run.round}", title_justify="left")
+    table = Table(title=Text(f"{run.root}, round {run.round}"), title_justify="left")
     for heading in ("stage", "state", "seconds", "identity", "why, or what changed around it"):
         table.add_column(heading)
     for state in stage_states(config, run):
@@ -32,8 +33,9 @@ def tell_status(config: Config) -> None:
         versions = changed_versions(recorded.get("versions", {}))
         notes = [*state.reasons, *(f"{name} was {old}, is {now}" for name, (old, now) in versions.items())]
         identity = state.artifact.identity[:12] if state.artifact else ""
-        table.add_row(state.stage, state.state, str(recorded.get("seconds", "")), identity, "; ".join(notes))
-    console = Console()
+        cells = (state.stage, state.state, str(recorded.get("seconds", "")), identity, "; ".join(notes))
+        table.add_row(*map(Text, cells))
+    console = Console(markup=False, emoji=False)
     console.print(table)
     if (holder := run.holder()) is not None:
         console.print(f"process {holder} is working in this folder")
@@ -46,15 +48,16 @@ def write_overview(config: Config) -> Path:
     """Write summary.json and report.html of the latest round into the run folder; return the report's path.
 
     Raises:
-        ArtifactError: The run is not finished.
+        ArtifactError: The run is not finished, or a file that the report shows is damaged; nothing is written then.
     """
     from rlhf.report.page import build_report
 
     run = RunFolder.open(config.run)
     artifacts = _finished(config, run)
     summary = _summary(artifacts)
+    report = build_report(_report_inputs(config, run, artifacts, summary), run.root / REPORT)
     (run.root / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return build_report(_report_inputs(config, run, artifacts, summary), run.root / REPORT)
+    return report
 
 
 def tell_result(config: Config) -> None:
@@ -64,13 +67,13 @@ def tell_result(config: Config) -> None:
     from rlhf.report.summary import summary_table
 
     root = config.run
-    console = Console()
+    console = Console(markup=False, highlight=False, emoji=False)
     console.print()
     console.print(summary_table(json.loads((root / SUMMARY).read_text(encoding="utf-8"))))
-    console.print(f"\nreport            {root / REPORT}", highlight=False)
-    console.print(f"talk with both    rlhf chat {root}", highlight=False)
-    console.print(f"label by hand     rlhf label serve {root}", highlight=False)
-    console.print(f"where from        rlhf trace {root}/round-{RunFolder.open(root).round}/export", highlight=False)
+    console.print(f"\nreport            {root / REPORT}")
+    console.print(f"talk with both    rlhf chat {root}")
+    console.print(f"label by hand     rlhf label serve {root}")
+    console.print(f"where from        rlhf trace {root}/round-{RunFolder.open(root).round}/export")
 
 
 def clean(root: Path) -> None:
@@ -99,7 +102,8 @@ def _finished(config: Config, run: RunFolder) -> dict[str, Artifact]:
 def _summary(artifacts: dict[str, Artifact]) -> dict[str, Any]:
     from rlhf.report.summary import build_summary
 
-    evaluation = json.loads(artifacts["evaluate"].file("evaluation.json").read_text(encoding="utf-8"))
+    evaluation = _recorded(artifacts, "evaluate", "evaluation.json")
+    assert evaluation is not None, "every run is evaluated"
     recorded = [artifact.manifest.recorded for artifact in artifacts.values()]
     ppo = artifacts["ppo"].facts
     return build_summary(
@@ -113,24 +117,30 @@ def _summary(artifacts: dict[str, Artifact]) -> dict[str, Any]:
     )
 
 
+def _recorded(artifacts: dict[str, Artifact], stage: str, name: str) -> dict[str, Any] | None:
+    """Return the content of a JSON file if the stage made one, after comparing it with the manifest."""
+    from rlhf.report.inputs import read_json
+
+    artifact = artifacts.get(stage)
+    return read_json(artifact.checked(name), stage) if artifact and name in artifact.manifest.content else None
+
+
 def _report_inputs(config: Config, run: RunFolder, artifacts: dict[str, Artifact], summary: dict[str, Any]) -> Any:
-    from rlhf.report.inputs import ReportInputs, read_json
+    from rlhf.report.inputs import ReportInputs, read_verification
 
-    def read(stage: str, name: str) -> dict[str, Any] | None:
-        return read_json(artifacts[stage].path / name) if stage in artifacts else None
-
-    figures = read("rankings", "agreement.json")
+    figures = _recorded(artifacts, "rankings", "agreement.json")
+    verification = artifacts["export"].path / "verification.json"
     return ReportInputs(
         name=config.export.name,
         round=run.round,
         annotators="scripted" if summary["annotators"] == "scripted" else "human",
-        evaluation=read("evaluate", "evaluation.json"),
+        evaluation=_recorded(artifacts, "evaluate", "evaluation.json"),
         summary=summary,
         samples=artifacts["evaluate"].path / "samples.jsonl",
         metrics={stage: artifacts[stage].path / "metrics.jsonl" for stage in artifacts},
-        calibration=read("reward", "calibration.json"),
+        calibration=_recorded(artifacts, "reward", "calibration.json"),
         agreement=figures["agreement"] if figures else None,
-        verification=read("export", "verification.json"),
+        verification=read_verification(verification) if verification.is_file() else None,
         manifests=[json.loads((artifact.path / "manifest.json").read_text()) for artifact in artifacts.values()],
         config_text=dump_config(config),
     )

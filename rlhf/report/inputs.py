@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from rlhf.records import read_rows
+from rlhf.errors import ArtifactError, DataError
+from rlhf.records import parse_prompt, read_rows
 from rlhf.tracking import read_metrics
 
 Annotators = Literal["human", "scripted"]
@@ -57,9 +58,13 @@ class Series:
 
 
 def read_series(inputs: ReportInputs, stage: str, name: str) -> Series | None:
-    """Return a metric that a stage logged at least twice; None where there is none."""
+    """Return a metric that a stage logged at least twice; None where there is none.
+
+    Raises:
+        ArtifactError: The metrics file is damaged.
+    """
     path = inputs.metrics.get(stage)
-    rows = read_metrics(path) if path is not None else []
+    rows = _metric_rows(path, stage) if path is not None else []
     found = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
     if len(found) < 2:
         return None
@@ -67,13 +72,85 @@ def read_series(inputs: ReportInputs, stage: str, name: str) -> Series | None:
     return Series(steps, values)
 
 
+def _metric_rows(path: Path, stage: str) -> list[dict[str, float]]:
+    try:
+        rows = read_metrics(path)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, stage, str(error)) from error
+    for number, row in enumerate(cast(list[Any], rows), start=1):
+        if not isinstance(row, dict) or not isinstance(cast(dict[str, Any], row).get("step"), (int, float)):
+            raise _damaged(path, stage, f"line {number} is no record with a step")
+    return rows
+
+
 def read_samples(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Return the rows of `samples.jsonl`; none where the file is absent."""
-    if inputs.samples is None or not inputs.samples.is_file():
+    """Return the rows of `samples.jsonl`; none where the file is absent.
+
+    Raises:
+        ArtifactError: The file is damaged.
+    """
+    path = inputs.samples
+    if path is None or not path.is_file():
         return []
-    return [row for _, row in read_rows(inputs.samples)]
+    try:
+        rows = list(read_rows(path))
+    except DataError as error:
+        raise _damaged(path, "evaluate", str(error)) from error
+    for number, row in rows:
+        if not _is_sample(row):
+            raise _damaged(path, "evaluate", f"line {number} is no prompt with the texts and scores of three policies")
+    return [row for _, row in rows]
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the content of a JSON file, None where it is absent."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _is_sample(row: Any) -> bool:
+    policies = ("sft", "best_of_n", "ppo")
+    try:
+        texts = (row["prompt_id"], *(row[name] for name in policies))
+        scores = [row["scores"][name] for name in policies]
+        golds = [row["golds"][name] for name in policies]
+        parse_prompt(row["prompt"])
+    except (LookupError, TypeError, DataError):
+        return False
+    judged = scores + [gold for gold in golds if gold is not None]
+    return all(isinstance(text, str) for text in texts) and all(isinstance(value, (int, float)) for value in judged)
+
+
+def read_json(path: Path, stage: str) -> dict[str, Any]:
+    """Return the content of a JSON file that a stage wrote.
+
+    Raises:
+        ArtifactError: It is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, stage, str(error)) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, stage, f"expected a JSON object, found {type(content).__name__}")
+    return cast(dict[str, Any], content)
+
+
+def read_verification(path: Path) -> dict[str, Any]:
+    """Return the content of `verification.json`, which whoever checks the export again writes anew.
+
+    Raises:
+        ArtifactError: It is damaged.
+    """
+    content = read_json(path, "export")
+    figures = ("max_logit_difference", "greedy_identical", "prompts")
+    try:
+        whole = isinstance(content["passed"], bool) and all(
+            isinstance(content[part][name], (int, float))
+            for part in ("adapter", "merged")
+            if content[part] is not None
+            for name in figures
+        )
+    except (LookupError, TypeError):
+        whole = False
+    if not whole:
+        raise _damaged(path, "export", "it is not what verify.py writes")
+    return content
+
+
+def _damaged(path: Path, stage: str, problem: str) -> ArtifactError:
+    return ArtifactError(f"{path}: damaged ({problem}); run the stage again: `rlhf {stage} RECIPE`")

@@ -156,6 +156,27 @@ MISTAKES = [
     ),
     Mistake("damaged manifest", damaged("pairs", "manifest.json", b"{", "reward"), "damaged manifest"),
     Mistake("changed base", damaged("base", "model.safetensors", b"", "sft"), "model.safetensors"),
+    Mistake(
+        "truncated evaluation",
+        damaged("evaluate", "evaluation.json", b"", "report"),
+        "evaluation.json: content differs from the manifest",
+    ),
+    Mistake(
+        "emptied evaluation",
+        damaged("evaluate", "evaluation.json", b"{}", "report"),
+        "/evaluate and run evaluate again",
+    ),
+    Mistake("metrics of no kind", damaged("ppo", "metrics.jsonl", b"[1]\n", "report"), "`rlhf ppo RECIPE`"),
+    Mistake("truncated samples", damaged("evaluate", "samples.jsonl", b"", "report"), "`rlhf evaluate RECIPE`"),
+    Mistake("truncated verification", damaged("export", "verification.json", b"", "report"), "`rlhf export RECIPE`"),
+    Mistake("override that is no YAML", lambda _: ["run", str(RECIPE), "--export.name", "[a"], "--export.name '[a'"),
+    Mistake("name too long", lambda _: ["run", str(RECIPE), "--run", "a" * 300], "the name is too long"),
+    Mistake("status of a name too long", lambda _: ["status", str(RECIPE), "--run", "a" * 300], "the name is too long"),
+    Mistake(
+        "prompts that cannot be read",
+        lambda _: ["prompts", str(RECIPE), "--prompts.sources", "[/proc/self/mem]"],
+        "/proc/self/mem: cannot be read",
+    ),
     Mistake("base mismatch", other_base, "another tokenizer"),
     Mistake("adapter of another shape", adapter_of_other_shape, "adapter"),
     Mistake(

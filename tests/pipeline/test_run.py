@@ -146,6 +146,30 @@ def test_change_above_human_answers_stops_and_says_what_it_would_orphan(copy: Sh
         assert connection.exec_driver_sql("select count(*) from answers").scalar_one() == 3
 
 
+def test_damaged_candidates_under_answers_stop_the_run(copy: Shell) -> None:
+    """Making them again would be right in bytes; that is for the people to decide who answered."""
+    people_rank(copy, 2)
+    path = copy.run / "round-1" / "candidates" / "candidates.jsonl"
+    before = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:100])
+    done = copy.rlhf("run", str(RECIPE), check=False)
+    assert done.returncode == 3
+    assert "2 answers by 1 person in round 1" in done.stderr
+    assert f"candidates.jsonl is 100 bytes, was {before}" in done.stderr
+    assert path.stat().st_size == 100
+
+
+def test_damaged_policy_is_told_and_made_again(copy: Shell) -> None:
+    weights = copy.run / "round-1" / "ppo" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    told = copy.rlhf("status", str(RECIPE)).stdout
+    assert re.search(r"ppo +│ stale", told), told
+    done = copy.rlhf("run", str(RECIPE), "--until", "ppo")
+    assert f"adapter_model.safetensors is 100 bytes, was {len(whole)}" in done.stderr
+    assert weights.read_bytes() == whole
+
+
 def test_people_are_waited_for_with_exit_code_75(copy: Shell) -> None:
     people = ("--rankings.source", "people", "--rankings.overlap", "1")
     done = copy.rlhf("run", str(RECIPE), *people, "--until", "rankings", check=False)
