@@ -297,6 +297,8 @@ def _parse_line(path: Path, number: int, line: str) -> Any:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{path.name} line {number}: not JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
+        raise DataError(f"{path.name} line {number}: JSON that cannot be read ({error})") from error
 
 
 def read_jsonl(path: Path, kind: type[R], *, key: Callable[[R], str] | None = None) -> list[R]:

@@ -240,7 +240,14 @@ def _describe(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if isinstance(value, (dict, list)) or dataclasses.is_dataclass(value) or kind == "value_error":
         return f"{path}: {message}" if path else message
-    return f"{path}: {message}, found {value!r}"
+    return f"{path}: {message}, found {_found(value)}"
+
+
+def _found(value: Any) -> str:
+    try:
+        return _shortened(repr(value))
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def _did_you_mean(location: Sequence[Any]) -> str:

@@ -55,6 +55,8 @@ def test_all_mistakes_are_told_at_once_with_paths(tmp_path: Path) -> None:
         ('run: "a\\0b"\n', "line 1 column 6: not YAML that a recipe may hold (a NUL character in 'a\\x00b')"),
         ("run: a\0b\n", "special characters are not allowed"),
         ("run: x\nppo: &a {epochs: 1}\nsft: {<<: *a, epochs: 2, epochs: 3}\n", "'epochs' is given twice"),
+        (f"run: x\nseed: 0x{'f' * 9000}\n", "found a number of thousands of digits"),
+        (f"run: x\nseed: {'x' * 9000}\n", f"found '{'x' * 59}..."),
         ("run: x\ncandidates: {count: 1}\n", "candidates.count: Input should be greater than or equal to 2, found 1"),
         ("run: x\ncandidates: {count: 10}\n", "candidates.count: Input should be less than or equal to 9, found 10"),
     ],
