@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts import Artifact, RunFolder
+from rlhf.artifacts import MANIFEST, Artifact, RunFolder
 from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.errors import ArtifactError
@@ -141,6 +141,6 @@ def _report_inputs(config: Config, run: RunFolder, artifacts: dict[str, Artifact
         calibration=_recorded(artifacts, "reward", "calibration.json"),
         agreement=figures["agreement"] if figures else None,
         verification=read_verification(verification) if verification.is_file() else None,
-        manifests=[json.loads((artifact.path / "manifest.json").read_text()) for artifact in artifacts.values()],
+        manifests=[json.loads((artifact.path / MANIFEST).read_text("utf-8")) for artifact in artifacts.values()],
         config_text=dump_config(config),
     )
