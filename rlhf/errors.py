@@ -6,6 +6,7 @@ The command line prints these without a traceback and exits with `exit_code`.
 from collections.abc import Iterable
 
 SHOWN_AT_ONCE = 20
+SHOWN_CHARACTERS = 60
 
 
 class RlhfError(Exception):
@@ -54,6 +55,15 @@ class WaitingForPeople(RlhfError):
     """The run has published its labeling tasks and waits for answers (EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+def shown(value: object) -> str:
+    """Return a value as a message quotes it: its representation, cut where it is long."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deeply to show"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
 
 
 def report_all(error: type[RlhfError], problems: Iterable[str], heading: str) -> None:

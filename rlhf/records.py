@@ -10,12 +10,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
-from rlhf.errors import DataError, report_all
+from rlhf.errors import DataError, report_all, shown
 
 Split = Literal["sft", "label", "ppo", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 ROLES = ("system", "user", "assistant")
+RankingKind = Literal["human", "scripted", "imported"]
 MIN_CANDIDATES, MAX_CANDIDATES = 2, 9
+LARGEST_NUMBER = 1_000_000
+"""Largest weight, margin and number of seconds: what is beyond is a slip, and would drown all other records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +150,17 @@ class Ranking:
     strengths: tuple[int, ...] = ()
     flags: tuple[tuple[str, ...], ...] = ()
     all_bad: bool = False
-    kind: Literal["human", "scripted", "imported"] = "human"
+    kind: RankingKind = "human"
     display_order: tuple[int, ...] = ()
     seconds: float | None = None
     answer_id: str = ""
 
     def __post_init__(self) -> None:
         _require_text(self, "prompt_id", "annotator")
-        object.__setattr__(self, "ranks", tuple(self.ranks))
-        object.__setattr__(self, "strengths", tuple(self.strengths))
-        object.__setattr__(self, "display_order", tuple(self.display_order))
-        object.__setattr__(self, "flags", tuple(tuple(entry) for entry in self.flags))
-        ranks: tuple[Any, ...] = self.ranks  # what JSON held, whatever the annotation says
-        if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranks):
-            raise DataError(f"ranks are {self.ranks!r}; give whole numbers, 1 is best")
+        for name in ("ranks", "strengths", "display_order"):
+            object.__setattr__(self, name, _whole_numbers(getattr(self, name), name))
+        object.__setattr__(self, "flags", _flag_lists(self.flags))
+        _require_circumstances(self)
         if not MIN_CANDIDATES <= len(self.ranks) <= MAX_CANDIDATES:
             raise DataError(
                 f"{len(self.ranks)} ranks; a ranking orders {MIN_CANDIDATES} to {MAX_CANDIDATES} candidates"
@@ -176,6 +176,18 @@ class Ranking:
             raise DataError(f"{len(self.flags)} flag lists for {len(self.ranks)} candidates")
         if self.display_order and sorted(self.display_order) != list(range(len(self.ranks))):
             raise DataError(f"display order {list(self.display_order)} is no permutation of the candidates")
+
+
+def _require_circumstances(ranking: Any) -> None:
+    """Check the types of what JSON may hold beside the ranks."""
+    if ranking.kind not in get_args(RankingKind):
+        raise DataError(f"kind is {shown(ranking.kind)}; use one of {', '.join(get_args(RankingKind))}")
+    if not isinstance(ranking.all_bad, bool):
+        raise DataError(f"all_bad is {shown(ranking.all_bad)}; give true or false")
+    if ranking.seconds is not None and not (is_number(ranking.seconds) and 0 <= ranking.seconds <= LARGEST_NUMBER):
+        raise DataError(f"seconds is {shown(ranking.seconds)}; give a number from 0 to {LARGEST_NUMBER:,}")
+    if not isinstance(ranking.answer_id, str):
+        raise DataError(f"answer_id is {shown(ranking.answer_id)}; give text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +215,17 @@ class PreferencePair:
         object.__setattr__(self, "prompt", parse_prompt(self.prompt))
         if self.chosen == self.rejected:
             raise DataError("chosen and rejected are the same text")
-        if not 0.0 < self.weight < float("inf"):
-            raise DataError(f"weight is {self.weight}; give a positive number")
-        if not 0.0 <= self.probability <= 1.0:
-            raise DataError(f"probability is {self.probability}; give a number from 0 to 1")
+        if not (is_number(self.weight) and 0.0 < self.weight <= LARGEST_NUMBER):
+            raise DataError(f"weight is {shown(self.weight)}; give a positive number, at most {LARGEST_NUMBER:,}")
+        if not (is_number(self.margin) and -LARGEST_NUMBER <= self.margin <= LARGEST_NUMBER):
+            raise DataError(
+                f"margin is {shown(self.margin)}; give a number from {-LARGEST_NUMBER:,} to {LARGEST_NUMBER:,}"
+            )
+        if not (is_number(self.probability) and 0.0 <= self.probability <= 1.0):
+            raise DataError(f"probability is {shown(self.probability)}; give a number from 0 to 1")
+        if not (is_number(self.votes) and 1 <= self.votes <= LARGEST_NUMBER and self.votes == int(self.votes)):
+            raise DataError(f"votes is {shown(self.votes)}; give a whole number from 1 to {LARGEST_NUMBER:,}")
+        object.__setattr__(self, "votes", int(self.votes))
 
     def swap(self) -> Self:
         """Return the same judgement with the two sides exchanged."""
@@ -294,11 +313,33 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parse_line(path: Path, number: int, line: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line.strip())
+    except DataError as error:
+        raise DataError(f"{path.name} line {number}: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON from outside.
+
+    Raises:
+        DataError: It is not JSON, is nested too deeply, or holds a number or a character that nothing else can hold.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            # Only an escape can bring half of a surrogate pair into a file that is valid UTF-8.
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise DataError(f"{path.name} line {number}: not JSON ({error.msg} at column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
-        raise DataError(f"{path.name} line {number}: JSON that cannot be read ({error})") from error
+        line = f"line {error.lineno} " if error.lineno > 1 else ""
+        raise DataError(f"not JSON ({error.msg} at {line}column {error.colno})") from error
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise DataError(f"the escape {half} is half of a surrogate pair; write the whole character") from error
+    except RecursionError as error:
+        raise DataError("lists or objects are nested too deeply; flatten them") from error
+    except ValueError as error:
+        raise DataError("a whole number has thousands of digits; correct it") from error
+    return value
 
 
 def read_jsonl(path: Path, kind: type[R], *, key: Callable[[R], str] | None = None) -> list[R]:
@@ -341,10 +382,38 @@ def _require_text(record: Any, *names: str) -> None:
             raise DataError(f"{name} is empty")
 
 
+def is_number(value: Any) -> bool:
+    """Tell a number from what else JSON may hold in its place; true and false are none. It may be infinite or NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _items(values: Any) -> list[Any] | None:
+    return list(cast(list[Any], values)) if isinstance(values, (list, tuple)) else None
+
+
+def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:
+    items = _items(values)
+    if items is None or not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        best = ", 1 is best" if name == "ranks" else ""
+        raise DataError(f"{name} are {shown(values)}; give a list of whole numbers{best}")
+    return tuple(items)
+
+
+def _flag_lists(values: Any) -> tuple[tuple[str, ...], ...]:
+    entries = _items(values)
+    lists = [_items(entry) for entry in entries or ()]
+    if entries is None or not all(
+        flags is not None and all(isinstance(flag, str) for flag in flags) for flags in lists
+    ):
+        raise DataError(f"flags are {shown(values)}; give a list of texts for each candidate")
+    return tuple(tuple(flags or ()) for flags in lists)
+
+
 def _text_tuple(values: Any, name: str) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+    items = _items(values)
+    if items is None or not all(isinstance(value, str) for value in items):
         raise DataError(f"{name} must be a list of texts")
-    for index, value in enumerate(values):
+    for index, value in enumerate(items):
         if not value.strip():
             raise DataError(f"{name}[{index}] is empty")
-    return tuple(values)
+    return tuple(items)

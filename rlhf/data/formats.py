@@ -5,14 +5,13 @@ Two things can be wrong with a row. It may be malformed (a field is missing or o
 `UnusableRow`, and it is dropped and counted.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from rlhf.errors import DataError
-from rlhf.records import Message, PromptText
+from rlhf.errors import DataError, shown
+from rlhf.records import Message, PromptText, parse_json
 
 # Structured forms first: where a row has both, the plain text is a rendering of the messages.
 CONVERSATION_FIELDS = ("messages", "conversations", "conversation")
@@ -187,34 +186,34 @@ def _parse_cell(value: str, name: str) -> Any:
     if not value.lstrip().startswith("["):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{name} looks like JSON and is not ({error.msg} at column {error.colno})") from error
+        return parse_json(value)
+    except DataError as error:
+        raise DataError(f"{name} looks like JSON and cannot be read: {error}") from error
 
 
 def _read_messages(value: Any, name: str) -> tuple[Message, ...]:
     if not isinstance(value, Sequence) or not value:
-        raise DataError(f"{name} is {_shown(value)}; give a text or a list of messages")
+        raise DataError(f"{name} is {shown(value)}; give a text or a list of messages")
     return _messages([_read_turn(turn, name) for turn in value])
 
 
 def _read_turn(turn: Any, name: str) -> tuple[str, str]:
     """Return role and text of a message in OpenAI's (role, content) or ShareGPT's (from, value) spelling."""
     if not isinstance(turn, Mapping):
-        raise DataError(f"{name} holds {_shown(turn)}; a message has role and content")
+        raise DataError(f"{name} holds {shown(turn)}; a message has role and content")
     role = turn.get("role", turn.get("from"))
     content = turn.get("content", turn.get("value"))
     if isinstance(content, Sequence) and not isinstance(content, str):
         content = "".join(_text_part(part, name) for part in content)
     if not isinstance(role, str) or not isinstance(content, str):
-        raise DataError(f"{name} holds {_shown(turn)}; a message has text fields role and content")
+        raise DataError(f"{name} holds {shown(turn)}; a message has text fields role and content")
     return ROLE_NAMES.get(role, role), content
 
 
 def _text_part(part: Any, name: str) -> str:
     if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return part["text"]
-    raise DataError(f"{name} holds {_shown(part)}; only text can be used")
+    raise DataError(f"{name} holds {shown(part)}; only text can be used")
 
 
 def _messages(turns: Sequence[tuple[str, str]]) -> tuple[Message, ...]:
@@ -275,7 +274,7 @@ def _split_texts(chosen: str, rejected: str) -> tuple[PromptText, tuple[str, str
 
 def _cut_opening(text: Any, name: str, words: int) -> tuple[str, str]:
     if not isinstance(text, str):
-        raise DataError(f"{name} is {_shown(text)}; prompt_words cuts texts only")
+        raise DataError(f"{name} is {shown(text)}; prompt_words cuts texts only")
     text = text.strip()
     ends = [match.end() for match in re.finditer(r"\S+", text)]
     if len(ends) <= words:
@@ -285,14 +284,9 @@ def _cut_opening(text: Any, name: str, words: int) -> tuple[str, str]:
 
 def _with_input(instruction: str, given: Any) -> str:
     if given is not None and not isinstance(given, str):
-        raise DataError(f"input is {_shown(given)}; give text")
+        raise DataError(f"input is {shown(given)}; give text")
     return f"{instruction}\n\n{given}" if given and given.strip() else instruction
 
 
 def _names(fields: Mapping[str, Any]) -> str:
     return ", ".join(str(name) for name in fields) or "no fields"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from rlhf.data.formats import UnusableRow, read_pair, read_prompt, require_objec
 from rlhf.data.importers import read_rows_once
 from rlhf.data.sources import Row, read_source
 from rlhf.data.splits import prompt_id_of, prompt_key
-from rlhf.errors import DataError
-from rlhf.records import SPLITS, CandidateSet, PreferencePair, Ranking
+from rlhf.errors import DataError, shown
+from rlhf.records import SPLITS, CandidateSet, PreferencePair, Ranking, from_json
 
 CANDIDATE_FIELDS = ("responses", "completions", "candidates", "outputs")
 SOURCE_FIELDS = ("sources", "systems", "models")
@@ -44,7 +44,7 @@ def import_pairs(path: Path) -> list[PreferencePair]:
         name = _stated_id(row.value, "prompt_id") or prompt_id_of(prompt)
         known = index_of[name]
         indices = [known.setdefault(response, len(known)) for response in (chosen, rejected)]
-        stated = {key: _number(row.value, key) for key in ("weight", "margin", "probability", "votes")}
+        stated = {key: row.value.get(key) for key in ("weight", "margin", "probability", "votes")}
         pairs.append(
             PreferencePair(
                 prompt_id=name,
@@ -54,7 +54,7 @@ def import_pairs(path: Path) -> list[PreferencePair]:
                 chosen_index=indices[0],
                 rejected_index=indices[1],
                 split=_stated_split(row.value),
-                **{key: value for key, value in stated.items() if value is not None},  # pyright: ignore[reportArgumentType]
+                **{key: value for key, value in stated.items() if value is not None},
             )
         )
 
@@ -130,8 +130,8 @@ def _read_candidates(value: Any) -> CandidateSet:
     if responses is None:
         raise DataError(f"no candidates; give a list of texts in one of {', '.join(CANDIDATE_FIELDS)}")
     sources = next((given[name] for name in SOURCE_FIELDS if given.get(name)), ())
-    if isinstance(sources, str) or not all(isinstance(source, str) for source in sources):
-        raise DataError(f"sources are {sources!r}; give a list of texts, one per candidate")
+    if not isinstance(sources, (list, tuple)) or not all(isinstance(source, str) for source in sources):
+        raise DataError(f"sources are {shown(sources)}; give a list of texts, one per candidate")
     return CandidateSet(
         prompt_id=_stated_id(given, "prompt_id", "id") or prompt_id_of(prompt),
         prompt=prompt,
@@ -182,29 +182,34 @@ def _judgements(given: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _read_ranking(judgement: Mapping[str, Any], row: Mapping[str, Any], candidates: CandidateSet) -> Ranking:
     ranks = judgement.get("ranks") if "order" not in judgement else _ranks_from_order(judgement["order"], candidates)
     if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks):
-        raise DataError(f"ranks are {ranks!r}; give a list of whole numbers, 1 is best")
+        raise DataError(f"ranks are {shown(ranks)}; give a list of whole numbers, 1 is best")
     count = len(candidates.responses)
     if len(ranks) != count:
         raise DataError(
             f"ranking has {len(ranks)} ranks, prompt {candidates.prompt_id} has candidates 0-{count - 1}; "
             f"fix the label or drop the line"
         )
-    order = _positions(row, candidates)
-    own = {entry.name for entry in fields(Ranking)} - {"prompt_id", "annotator", "ranks", "kind"}
-    more = {name: judgement[name] for name in own if judgement.get(name) is not None}
-    if order != list(range(count)):
-        if more.get("display_order"):
-            raise DataError(
-                "display_order with candidates in another order than the imported ones; drop one of the two"
-            )
-        if more.get("flags"):
-            more["flags"] = [more["flags"][position] for position in order]
-    return Ranking(
-        prompt_id=candidates.prompt_id,
-        annotator=_stated_id(judgement, "annotator") or UNNAMED_ANNOTATOR,
-        ranks=tuple(_close_up([ranks[position] for position in order])),
-        kind=judgement.get("kind", "imported"),
-        **more,
+    own = {entry.name for entry in fields(Ranking)}
+    given = {name: judgement[name] for name in own if judgement.get(name) is not None}
+    given |= {
+        "prompt_id": candidates.prompt_id,
+        "annotator": _stated_id(judgement, "annotator") or UNNAMED_ANNOTATOR,
+        "ranks": _close_up(ranks),
+    }
+    stated = from_json(Ranking, {"kind": "imported", **given})
+    return _reorder(stated, _positions(row, candidates))
+
+
+def _reorder(ranking: Ranking, positions: Sequence[int]) -> Ranking:
+    """Return a ranking of candidates in the order of their set; `positions` says where the row had each."""
+    if list(positions) == list(range(len(positions))):
+        return ranking
+    if ranking.display_order:
+        raise DataError("display_order with candidates in another order than the imported ones; drop one of the two")
+    return replace(
+        ranking,
+        ranks=tuple(ranking.ranks[position] for position in positions),
+        flags=tuple(ranking.flags[position] for position in positions) if ranking.flags else (),
     )
 
 
@@ -212,7 +217,7 @@ def _ranks_from_order(order: Any, candidates: CandidateSet) -> list[int]:
     """Turn candidates listed from best to worst (a list inside is a tie) into ranks."""
     count = len(candidates.responses)
     if not isinstance(order, list):
-        raise DataError(f"order is {order!r}; give a list of candidates, best first")
+        raise DataError(f"order is {shown(order)}; give a list of candidates, best first")
     tiers = [tier if isinstance(tier, list) else [tier] for tier in order]
     named = [candidate for tier in tiers for candidate in tier]
     unknown = [candidate for candidate in named if candidate not in range(count)]
@@ -251,7 +256,7 @@ def _stated_id(row: Mapping[str, Any], *names: str) -> str | None:
         if value is None:
             continue
         if not isinstance(value, (str, int)) or not str(value).strip():
-            raise DataError(f"{name} is {value!r}; give text")
+            raise DataError(f"{name} is {shown(value)}; give text")
         return str(value)
     return None
 
@@ -260,12 +265,3 @@ def _stated_split(row: Mapping[str, Any]) -> Any:
     # Other people's files say "train" here; only our own words count.
     split = row.get("split")
     return split if split in SPLITS else "label"
-
-
-def _number(row: Mapping[str, Any], name: str) -> float | int | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise DataError(f"{name} is {value!r}; give a number")
-    return int(value) if name == "votes" else value

@@ -6,13 +6,14 @@ A row is a JSON object or a text. What it means is decided in `rlhf.data.formats
 import csv
 import gzip
 import io
-import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from rlhf.errors import DataError, ResourceError
+from rlhf.records import parse_json
 
 HUB_PREFIX = "hub:"
 DEFAULT_HUB_SPLIT = "train"
@@ -71,7 +72,7 @@ def _file_rows(path: Path, paragraphs: bool) -> Iterator[Row]:
         yield from reader(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({error})") from error
 
 
@@ -100,21 +101,18 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _parse_json_line(place: str, line: str) -> Row:
     try:
-        return Row(place, json.loads(line))
-    except json.JSONDecodeError as error:
-        return Row(place, problem=f"not JSON ({error.msg} at column {error.colno})")
+        return Row(place, parse_json(line.strip()))
+    except DataError as error:
+        return Row(place, problem=str(error))
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
     with _open_text(path) as file:
         text = file.read()
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise DataError(
-            f"{path.name} {place}: not JSON ({error.msg}); one object per line belongs into a .jsonl file"
-        ) from error
+        value = parse_json(text)
+    except DataError as error:
+        raise DataError(f"{path.name}: {error}; one object per line belongs into a .jsonl file") from error
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         value = value["data"]
     if not isinstance(value, list):

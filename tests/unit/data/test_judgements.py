@@ -2,15 +2,28 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf.data.judgements import import_candidates, import_pairs, import_rankings
-from rlhf.errors import DataError
+from rlhf.errors import DataError, shown
 from rlhf.records import CandidateSet, PreferencePair, Ranking, write_jsonl
 
+NUMBERS = {
+    "weight": "positive number, at most 1,000,000",
+    "margin": "number from -1,000,000 to 1,000,000",
+    "probability": "number from 0 to 1",
+    "votes": "whole number from 1 to 1,000,000",
+}
+BAD_NUMBERS: list[tuple[str, Any]] = [
+    *(("weight", value) for value in (math.inf, math.nan, 1e308, True)),
+    *(("margin", value) for value in (math.inf, math.nan, 10**400)),
+    *(("probability", value) for value in (math.nan, 10**400)),
+    *(("votes", value) for value in (math.inf, math.nan, -5, 0, 2.5)),
+]
 SET = CandidateSet("p-1", "Hi?", ("one", "two", "three"))
 
 
@@ -70,15 +83,20 @@ def test_malformed_pairs_are_all_named(tmp_path: Path) -> None:
         {**good, "margin": "large"},
         {**good, "probability": 2},
         [good],
+        *({**good, name: value} for name, value in BAD_NUMBERS),
     )
     with pytest.raises(DataError) as error:
         import_pairs(path)
     assert problems(error) == [
         "a.jsonl line 1: no field 'rejected'; the row has prompt, chosen",
-        "a.jsonl line 2: weight is 0; give a positive number",
-        "a.jsonl line 3: margin is 'large'; give a number",
+        "a.jsonl line 2: weight is 0; give a positive number, at most 1,000,000",
+        "a.jsonl line 3: margin is 'large'; give a number from -1,000,000 to 1,000,000",
         "a.jsonl line 4: probability is 2; give a number from 0 to 1",
         "a.jsonl line 5: expected a JSON object, found list",
+        *(
+            f"a.jsonl line {line}: {name} is {shown(value)}; give a {NUMBERS[name]}"
+            for line, (name, value) in enumerate(BAD_NUMBERS, start=6)
+        ),
     ]
 
 
@@ -108,6 +126,8 @@ def test_malformed_candidate_sets_are_all_named(tmp_path: Path) -> None:
         {"prompt": "Hi?"},
         {"prompt": "", "completions": ["a", "b"]},
         {"prompt": "Hi?", "completions": ["a", "b"], "systems": "xy"},
+        {"prompt": "Hi?", "completions": ["a", "b"], "sources": 5},
+        {"prompt": "Hi?", "completions": ["a", "b\ud800"]},
     )
     with pytest.raises(DataError) as error:
         import_candidates(path)
@@ -121,6 +141,8 @@ def test_malformed_candidate_sets_are_all_named(tmp_path: Path) -> None:
         "a.jsonl line 8: no candidates; give a list of texts in one of responses, completions, candidates, outputs",
         "a.jsonl line 9: empty prompt",
         "a.jsonl line 10: sources are 'xy'; give a list of texts, one per candidate",
+        "a.jsonl line 11: sources are 5; give a list of texts, one per candidate",
+        "a.jsonl line 12: the escape '\\ud800' is half of a surrogate pair; write the whole character",
     ]
 
 
@@ -178,3 +200,28 @@ def test_malformed_rankings_are_all_named(tmp_path: Path) -> None:
         "a.jsonl line 9: annotations is no list; give objects with annotator and ranks",
         "a.jsonl line 10: 1 strengths for 2 steps between ranks",
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"strengths": 5}, "strengths are 5; give a list of whole numbers"),
+        ({"display_order": ["a", 1, 2]}, "display_order are ['a', 1, 2]; give a list of whole numbers"),
+        ({"flags": [5, [], []]}, "flags are [5, [], []]; give a list of texts for each candidate"),
+        ({"flags": [[5], [], []]}, "flags are [[5], [], []]; give a list of texts for each candidate"),
+        ({"flags": 5, "completions": ["three", "one", "two"]}, "flags are 5; give a list of texts for each candidate"),
+        ({"flags": [["x"]], "completions": ["three", "one", "two"]}, "1 flag lists for 3 candidates"),
+        ({"seconds": "x"}, "seconds is 'x'; give a number from 0 to 1,000,000"),
+        ({"seconds": math.nan}, "seconds is nan; give a number from 0 to 1,000,000"),
+        ({"seconds": -1}, "seconds is -1; give a number from 0 to 1,000,000"),
+        ({"all_bad": "yes"}, "all_bad is 'yes'; give true or false"),
+        ({"kind": "alien"}, "kind is 'alien'; use one of human, scripted, imported"),
+        ({"answer_id": [1, 2]}, "answer_id is [1, 2]; give text"),
+        ({"annotator": "\ud800x"}, "the escape '\\ud800' is half of a surrogate pair; write the whole character"),
+    ],
+)
+def test_what_stands_beside_the_ranks_is_checked(tmp_path: Path, more: dict[str, Any], says: str) -> None:
+    path = write_rows(tmp_path / "a.jsonl", {"prompt_id": "p-1", "ranks": [1, 2, 3], **more})
+    with pytest.raises(DataError) as error:
+        import_rankings(path, [SET])
+    assert problems(error) == [f"a.jsonl line 1: {says}"]

@@ -90,6 +90,20 @@ def test_broken_lines_are_rows_with_a_problem(tmp_path: Path) -> None:
     assert problems[0][1].startswith("not JSON")
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("1" * 5000, "a whole number has thousands of digits; correct it"),
+        ("[" * 200_000, "lists or objects are nested too deeply; flatten them"),
+        (r'{"prompt": "x\ud800"}', r"the escape '\ud800' is half of a surrogate pair; write the whole character"),
+    ],
+    ids=["digits", "depth", "surrogate"],
+)
+def test_json_that_nothing_can_hold_is_a_row_with_a_problem(tmp_path: Path, line: str, problem: str) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"prompt": "\\ud83d\\ude00"}}\n{line}\n')
+    assert [(row.value, row.problem) for row in read_source(str(path))] == [({"prompt": "😀"}, ""), (None, problem)]
+
+
 def test_table_row_with_another_number_of_columns_is_a_problem(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "prompt,response\na,b\nc\nd,e,f\n")
     assert [row.place for row in read_source(str(path)) if row.problem] == ["a.csv line 3", "a.csv line 4"]
@@ -105,6 +119,9 @@ def test_table_row_with_another_number_of_columns_is_a_problem(tmp_path: Path) -
         ("a.json", b'{"prompt": "x"}', "expected a list of objects, found dict"),
         ("a.csv", b'prompt\n"open', "not CSV"),
         ("a.jsonl.gz", b"no gzip", "damaged gzip file"),
+        ("a.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 20, "damaged gzip file"),
+        ("a.json", b"[" * 200_000, "nested too deeply"),
+        ("a.json", b"[" + b"1" * 5000 + b"]", "thousands of digits"),
         ("a.parquet", b"no parquet", "not a Parquet file"),
         ("a.docx", b"x", r"files of type '\.docx' are not read; use \.csv, \.json, "),
     ],
