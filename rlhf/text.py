@@ -2,9 +2,13 @@
 
 Prompt and response are tokenised *together* and split where the prompt's own tokens end. Tokenizers with a dummy
 prefix (a space put before every text) would otherwise put a space between the two.
+
+A tokenizer turns the string of a special token, wherever it stands, into the token itself: a text that spells one
+could end its own turn and forge the next. Such texts are refused before the chat template adds the true tokens.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +54,7 @@ class TextFormat:
         self.context_length = context_length
         self.pad_token_id: int = self.end_token_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._ends = frozenset(self.end_token_ids)
+        self._special = _special_pattern(tokenizer)
         self._anchor_ids = self._tokenize("a")
         self._anchor_text = self._decode(self._anchor_ids)
         self.tokenizer_hash = _hash_tokenizer(tokenizer)
@@ -66,7 +71,7 @@ class TextFormat:
         """Return the ids that the model reads before it responds, beginning-of-text and template included.
 
         Raises:
-            DataError: The prompt is longer than the model's context.
+            DataError: The prompt is longer than the model's context, or spells a special token.
         """
         ids = self._prompt_ids(prompt)
         if len(ids) >= self.context_length:
@@ -77,7 +82,11 @@ class TextFormat:
         return ids
 
     def count_prompt(self, prompt: PromptText) -> int:
-        """Return how many tokens `encode_prompt` would give, also of a prompt that is too long for the model."""
+        """Return how many tokens `encode_prompt` would give, also of a prompt that is too long for the model.
+
+        Raises:
+            DataError: The prompt spells a special token.
+        """
         return len(self._prompt_ids(prompt))
 
     def _prompt_ids(self, prompt: PromptText) -> list[int]:
@@ -87,8 +96,10 @@ class TextFormat:
         """Return the ids of a response to a prompt, with the taught end token after it where `end`.
 
         Raises:
-            DataError: The response holds an end token, or the tokenizer cannot write it after this prompt.
+            DataError: The response spells an end token or another special one, or the tokenizer cannot write it after
+                this prompt.
         """
+        self.require_ordinary("response", response)
         text, special = self.format_prompt(prompt), self.style == "plain"
         prompt_ids = self._tokenize(text, special=special)
         joint = self._tokenize(text + response, special=special)
@@ -116,10 +127,16 @@ class TextFormat:
         return Example(prompt_ids + response_ids, [False] * len(prompt_ids) + [True] * len(response_ids))
 
     def decode_response(self, ids: Sequence[int]) -> str:
-        """Return the text of a response up to its first end token, leading space kept."""
+        """Return the text of a response up to its first end token, leading space kept.
+
+        Where ordinary tokens spell a special one it is left out too: the text must be one that can be encoded again.
+        """
         kept = list(self.cut(ids)[0])
         kept = kept[:-1] if kept and kept[-1] in self._ends else kept
-        return self._decode([*self._anchor_ids, *kept])[len(self._anchor_text) :]
+        decoded = self._decode([*self._anchor_ids, *kept])[len(self._anchor_text) :]
+        while self._special.search(decoded):
+            decoded = self._special.sub("", decoded)
+        return decoded
 
     def cut(self, ids: Sequence[int]) -> tuple[list[int], bool]:
         """Return the ids up to and with the first end token, and whether there was one."""
@@ -129,11 +146,37 @@ class TextFormat:
         return list(ids), False
 
     def format_prompt(self, prompt: PromptText) -> str:
-        """Return the text that is tokenised for a prompt."""
+        """Return the text that is tokenised for a prompt.
+
+        Raises:
+            DataError: The prompt spells a special token.
+        """
+        self.require_ordinary("prompt", prompt_to_text(prompt))
         if self.style == "plain":
             return prompt_to_text(prompt)
         turns = prompt_to_json((Message("user", prompt),) if isinstance(prompt, str) else prompt)
         return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+    def require_ordinary(self, name: str, text: str) -> None:
+        """Refuse a text that would not be tokenised as text.
+
+        Args:
+            name: What the text is, for the message.
+            text: The text, before any template.
+
+        Raises:
+            DataError: It spells a special token, or cannot be written as UTF-8.
+        """
+        found = self._special.search(text)
+        if found:
+            raise DataError(
+                f"{name} {_shorten(text)!r} spells {found[0]!r}, a special token of the base, which would be read as "
+                "the token itself; remove it, or write it otherwise (with a space in it, say)"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{name} {_shorten(text)!r} is not valid UTF-8; write it anew") from error
 
     def require_room(self, max_new_tokens: int, field: str, longest_prompt: int) -> None:
         """Refuse responses that could outgrow the context.
@@ -226,6 +269,13 @@ def _find_end_tokens(model: str | Path, tokenizer: Any, config: BaseConfig, opti
     if found is None:
         raise ConfigError(f"base {model} names no end token; set base.end_tokens")
     return tuple(found) if isinstance(found, (list, tuple)) else (int(found),)
+
+
+def _special_pattern(tokenizer: Any) -> re.Pattern[str]:
+    """Return what finds the strings that the tokenizer turns into special tokens; the longest first."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = sorted(filter(str.strip, added | set(tokenizer.all_special_tokens)), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
 
 def _hash_tokenizer(tokenizer: Any) -> str:

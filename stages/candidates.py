@@ -20,7 +20,7 @@ from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError, LabelsAtRiskError
 from rlhf.hashing import derive_seed
 from rlhf.labels.rounds import describe_risk, human_answers
-from rlhf.models.base import load_base
+from rlhf.models.base import load_base, load_base_text
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import CandidateSet, Prompt, read_jsonl, write_jsonl
 from rlhf.sampling import Sampling, sample
@@ -35,7 +35,8 @@ def run(config: Config) -> Path:
     with begin("candidates", config) as work:
         _protect_answers(work)
         if config.candidates.import_path is not None:
-            sets = import_candidates(config.candidates.import_path)
+            text = load_base_text(work.parents["base"].path, config.base)
+            sets = import_candidates(config.candidates.import_path, text.require_ordinary)
             require_no_overlap(sets, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
         else:
             sets = _sample_all(config, work)

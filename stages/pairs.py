@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 def run(config: Config) -> Path:
     """Aggregate the rankings, or import the pairs."""
     with begin("pairs", config) as work:
-        pairs = _import(config.pairs.import_path, work) if config.pairs.import_path else _aggregate(config, work)
+        path = config.pairs.import_path
+        pairs = _aggregate(config, work) if path is None else _import(path, config, work)
         if not pairs:
             raise DataError(
                 "no preference pair came out: every ranking is one single tie, or min_probability is too high"
@@ -48,8 +49,11 @@ def run(config: Config) -> Path:
     return final
 
 
-def _import(path: Path, work: Work) -> list[PreferencePair]:
-    pairs = import_pairs(path)
+def _import(path: Path, config: Config, work: Work) -> list[PreferencePair]:
+    from rlhf.models.base import load_base_text  # loads torch, which aggregation does without
+
+    text = load_base_text(work.parents["base"].path, config.base)
+    pairs = import_pairs(path, text.require_ordinary)
     require_no_overlap(pairs, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
     return pairs
 

@@ -23,7 +23,9 @@ def run(config: Config) -> Path:
     """Import and split the prompts."""
     with begin("prompts", config) as work:
         text = load_base_text(work.parents["base"].path, config.base)
-        found = import_prompts(config.prompts, config.seed, text.count_prompt, text.context_length)
+        found = import_prompts(
+            config.prompts, config.seed, text.count_prompt, text.context_length, text.require_ordinary
+        )
         write_jsonl(work.folder / "prompts.jsonl", found.prompts)
         write_jsonl(work.folder / "demonstrations.jsonl", found.demonstrations)
         sizes = Counter(prompt.split for prompt in found.prompts)

@@ -14,10 +14,12 @@ from rlhf.data.formats import UnusableRow, read_example
 from rlhf.data.sources import Row, read_source
 from rlhf.data.splits import assign_splits, prompt_id_of, prompt_key, require_filled
 from rlhf.errors import SHOWN_AT_ONCE, DataError, report_all
-from rlhf.records import Demonstration, Prompt, PromptText, Split
+from rlhf.records import Demonstration, Prompt, PromptText, Split, prompt_to_text
 
 EMBEDDED = "embedded"
 DEFAULT_EMBEDDED_PROMPTS = 4000
+TextCheck = Callable[[str, str], None]
+"""(what it is, a text): raises a DataError where the base cannot take the text as text."""
 # What a demonstration of these splits would teach or measure; other splits keep prompts only.
 DEMONSTRATED_SPLITS: tuple[Split, ...] = ("sft", "validation")
 
@@ -63,8 +65,16 @@ class _Drops:
             self.places.append(f"{place}: {reason}{detail and f' ({detail})'}")
 
 
+def accept_all(name: str, text: str) -> None:
+    """Take every text, where no base is at hand to ask."""
+
+
 def import_prompts(
-    config: PromptsConfig, seed: int, token_count: Callable[[PromptText], int], context: int
+    config: PromptsConfig,
+    seed: int,
+    token_count: Callable[[PromptText], int],
+    context: int,
+    check: TextCheck = accept_all,
 ) -> PromptImport:
     """Read all sources and give every prompt its split.
 
@@ -76,6 +86,7 @@ def import_prompts(
         seed: The run's seed.
         token_count: Tokens of a formatted prompt.
         context: The longest sequence of the base, in tokens; a prompt must leave room for a response.
+        check: Refuses texts that the base cannot take; their rows are dropped and counted.
 
     Raises:
         DataError: A source is missing, empty or malformed; nothing is left; or a split got no prompt.
@@ -84,12 +95,16 @@ def import_prompts(
     drops = _Drops()
     examples = _read_all(config, config.sources, seed, drops, pinned=False)
     examples += _read_all(config, config.demonstrations, seed, drops, pinned=True)
+    examples = _drop_refused(examples, check, drops)
     examples = _drop_repeated(examples, drops)
     examples = _drop_by_length(examples, config, token_count, context, drops)
     examples = _keep_count(examples, config.count, seed, drops)
     if not any(not example.pinned for example in examples):
         reasons = ", ".join(f"{count} {reason}" for reason, count in drops.counts.most_common()) or "no rows"
-        raise DataError(f"no prompt is left of {', '.join(config.sources)}: {reasons}; change the limits in prompts")
+        first = f"\n  first: {drops.places[0]}" if drops.places else ""
+        raise DataError(
+            f"no prompt is left of {', '.join(config.sources)}: {reasons}; change the file, or the limits in prompts{first}"
+        )
     splits = assign_splits(
         [example.key for example in examples],
         [example.pinned for example in examples],
@@ -161,6 +176,19 @@ def _read_row(row: Row, source: str, config: PromptsConfig, drops: _Drops, *, pi
         drops.add(row.place, "demonstration without a response")
         return None
     return _Example(prompt, response, prompt_key(prompt), source, row.place, pinned)
+
+
+def _drop_refused(examples: Iterable[_Example], check: TextCheck, drops: _Drops) -> list[_Example]:
+    kept: list[_Example] = []
+    for example in examples:
+        try:
+            check("prompt", prompt_to_text(example.prompt))
+            check("response", example.response or "")
+        except DataError as error:
+            drops.add(example.place, "text with a special token of the base", str(error))
+        else:
+            kept.append(example)
+    return kept
 
 
 def _drop_repeated(examples: Iterable[_Example], drops: _Drops) -> list[_Example]:

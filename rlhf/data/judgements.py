@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.formats import UnusableRow, read_pair, read_prompt, require_object
-from rlhf.data.importers import read_rows_once
+from rlhf.data.importers import TextCheck, accept_all, read_rows_once
 from rlhf.data.sources import Row, read_source
 from rlhf.data.splits import prompt_id_of, prompt_key
 from rlhf.errors import DataError, shown
-from rlhf.records import SPLITS, CandidateSet, PreferencePair, Ranking, from_json
+from rlhf.records import SPLITS, CandidateSet, PreferencePair, PromptText, Ranking, from_json, prompt_to_text
 
 CANDIDATE_FIELDS = ("responses", "completions", "candidates", "outputs")
 SOURCE_FIELDS = ("sources", "systems", "models")
@@ -21,14 +21,14 @@ UNNAMED_ANNOTATOR = "imported"
 log = logging.getLogger(__name__)
 
 
-def import_pairs(path: Path) -> list[PreferencePair]:
+def import_pairs(path: Path, check: TextCheck = accept_all) -> list[PreferencePair]:
     """Read preference pairs in any of TRL's forms, with `margin`, `weight`, `probability`, `votes` where given.
 
     Pairs with an empty side or two equal ones are dropped, and the log says how many. `chosen_index` and
     `rejected_index` number the different responses to a prompt in the order of the file.
 
     Raises:
-        DataError: The file is missing or empty, rows are malformed, or no pair is left.
+        DataError: The file is missing or empty, rows are malformed or fail the check, or no pair is left.
         ResourceError: A library that reads this kind of file is not installed.
     """
     pairs: list[PreferencePair] = []
@@ -41,6 +41,7 @@ def import_pairs(path: Path) -> list[PreferencePair]:
         except UnusableRow as unusable:
             dropped[str(unusable)] += 1
             return
+        _check_texts(check, prompt, {"chosen": chosen, "rejected": rejected})
         name = _stated_id(row.value, "prompt_id") or prompt_id_of(prompt)
         known = index_of[name]
         indices = [known.setdefault(response, len(known)) for response in (chosen, rejected)]
@@ -67,18 +68,20 @@ def import_pairs(path: Path) -> list[PreferencePair]:
     return pairs
 
 
-def import_candidates(path: Path) -> list[CandidateSet]:
+def import_candidates(path: Path, check: TextCheck = accept_all) -> list[CandidateSet]:
     """Read candidate sets: our own records, or a prompt with its `completions` (and `systems`) as others write it.
 
     Raises:
-        DataError: The file is missing or empty; or lists every set that is malformed, has fewer than 2 or more than 9
-            candidates, an empty or a repeated one, or the id of another set.
+        DataError: The file is missing or empty; or lists every set that is malformed, fails the check, has fewer than
+            2 or more than 9 candidates, an empty or a repeated one, or the id of another set.
     """
     sets: dict[str, CandidateSet] = {}
     places: dict[str, str] = {}
 
     def read(row: Row) -> None:
         candidates = _read_candidates(row.value)
+        responses = {f"responses[{index}]": response for index, response in enumerate(candidates.responses)}
+        _check_texts(check, candidates.prompt, responses)
         name = candidates.prompt_id
         if name in sets:
             raise DataError(f"prompt id {name!r} was already used in {places[name]}; give each set its own")
@@ -118,6 +121,12 @@ def import_rankings(path: Path, candidate_sets: Sequence[CandidateSet]) -> list[
 
     read_rows_once(read_source(str(path)), read, str(path))
     return rankings
+
+
+def _check_texts(check: TextCheck, prompt: PromptText, responses: Mapping[str, str]) -> None:
+    check("prompt", prompt_to_text(prompt))
+    for name, response in responses.items():
+        check(name, response)
 
 
 def _read_candidates(value: Any) -> CandidateSet:

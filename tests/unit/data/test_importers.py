@@ -161,3 +161,23 @@ def test_nothing_left_says_why(tmp_path: Path) -> None:
 def test_too_few_prompts_for_the_splits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 prompts leave .* empty; import more prompts"):
         load(sources=(write_rows(tmp_path / "a.jsonl", questions(2)),))
+
+
+def refuse_marks(name: str, text: str) -> None:
+    if "<|" in text:
+        raise DataError(f"{name} is marked")
+
+
+def test_rows_that_the_base_cannot_take_are_dropped_and_counted(tmp_path: Path) -> None:
+    marked = [{"prompt": "a <|end|> b", "response": "x"}, {"prompt": "What?", "response": "<|user|>"}]
+    sources = (write_rows(tmp_path / "a.jsonl", [*marked, *questions(300)]),)
+    imported = import_prompts(PromptsConfig(sources=sources), 1, count_words, CONTEXT, refuse_marks)
+    assert len(imported.prompts) == 300
+    assert imported.dropped == {"text with a special token of the base": 2}
+    only = PromptsConfig(sources=(write_rows(tmp_path / "b.jsonl", marked),))
+    with pytest.raises(DataError, match=r"no prompt is left .*\n  first: b.jsonl line 1: .* \(prompt is marked\)"):
+        import_prompts(only, 1, count_words, CONTEXT, refuse_marks)
+    assert imported.problems == [
+        "a.jsonl line 1: text with a special token of the base (prompt is marked)",
+        "a.jsonl line 2: text with a special token of the base (response is marked)",
+    ]

@@ -225,3 +225,28 @@ def test_what_stands_beside_the_ranks_is_checked(tmp_path: Path, more: dict[str,
     with pytest.raises(DataError) as error:
         import_rankings(path, [SET])
     assert problems(error) == [f"a.jsonl line 1: {says}"]
+
+
+def refuse_marks(name: str, text: str) -> None:
+    if "<|" in text:
+        raise DataError(f"{name} is marked")
+
+
+def test_pairs_and_candidates_that_the_base_cannot_take_are_named(tmp_path: Path) -> None:
+    pairs = [
+        {"prompt": "<|end|>", "chosen": "a", "rejected": "b"},
+        {"prompt": "Hi?", "chosen": "<|end|>", "rejected": "b"},
+        {"prompt": "Hi?", "chosen": "a", "rejected": "<|end|>"},
+    ]
+    with pytest.raises(DataError) as error:
+        import_pairs(write_rows(tmp_path / "p.jsonl", *pairs), refuse_marks)
+    assert problems(error) == [
+        "p.jsonl line 1: prompt is marked",
+        "p.jsonl line 2: chosen is marked",
+        "p.jsonl line 3: rejected is marked",
+    ]
+    sets = [{"prompt": [{"role": "user", "content": "<|end|>"}]}, {"prompt": "Hi?"}]
+    rows = [{**one, "responses": ["a", "b", "c <|end|>"]} for one in sets]
+    with pytest.raises(DataError) as error:
+        import_candidates(write_rows(tmp_path / "c.jsonl", *rows), refuse_marks)
+    assert problems(error) == ["c.jsonl line 1: prompt is marked", "c.jsonl line 2: responses[2] is marked"]
