@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_BODY = 256 * 1024
+LAST_PORT = 65535
 PAGE = "/label/"
 
 HEADERS = {
@@ -165,7 +166,7 @@ def serve(
         announce: Told the link to open.
 
     Raises:
-        LabelError: The host is not a loopback address, or the database is unusable.
+        LabelError: The host is not a loopback address, there is no such port, or the database is unusable.
         ResourceError: The port is taken.
     """
     if host not in LOOPBACK:
@@ -173,6 +174,8 @@ def serve(
             f"host is {host!r}; this version serves people at this machine only, on {', '.join(LOOPBACK)} "
             "(from elsewhere, use an SSH tunnel: ssh -L 7860:127.0.0.1:7860 THIS_MACHINE)"
         )
+    if not 0 <= port <= LAST_PORT:
+        raise LabelError(f"port is {port}; give a number from 1 to {LAST_PORT}, or 0 for any that is free")
     store = open_store(database)
     try:
         annotator = ensure_annotator(store, annotator_name) if annotator_name else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.artifacts import RunFolder
 from rlhf.config.load import load_config
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import ConfigError, DataError, printable
 from rlhf.records import PromptText
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROLES = {"reference": "SFT", "policy": "aligned"}
 QUIT = ("", "quit", "exit")
 MAX_NEW_TOKENS = 256
+COLDEST, HOTTEST = 1e-3, 5.0
+SEEDS = 2**31
 log = logging.getLogger(__name__)
 
 
@@ -51,13 +53,15 @@ def chat_with_run(
 
     Raises:
         ArtifactError: The run has no finished policy yet.
-        ConfigError: The temperature is negative.
-        DataError: The prompt is empty, or longer than the model's context.
+        ConfigError: The temperature or the seed is out of its range.
+        DataError: The prompt is empty, is no text that the model can read, or is longer than its context.
     """
     from rich.console import Console
 
-    if temperature < 0:
-        raise ConfigError(f"--temperature is {temperature}; give 0 (greedy) or more")
+    if temperature != 0 and not COLDEST <= temperature <= HOTTEST:
+        raise ConfigError(f"--temperature is {temperature}; give 0 (greedy), or a number from {COLDEST} to {HOTTEST:g}")
+    if not 0 <= seed < SEEDS:
+        raise ConfigError(f"--seed is {seed}; give a whole number from 0 to {SEEDS - 1}")
     if prompt is not None and not prompt.strip():
         raise DataError("--prompt is empty; say something, or leave it out to type prompts")
     shared, text = load_run(run_folder)
@@ -155,8 +159,3 @@ def side_by_side(answers: Mapping[str, Answer]) -> "RenderableType":
         )
     table.add_row(*panels)
     return table
-
-
-def printable(text: str) -> str:
-    """Return the text without control characters (line breaks and tabs stay)."""
-    return "".join(character for character in text if character in "\n\t" or character.isprintable())

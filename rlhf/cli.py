@@ -11,7 +11,7 @@ from pathlib import Path
 from rlhf.config.load import config_help, load_config, recipe_path, recipes_folder, run_folder, write_schema
 from rlhf.config.recipe import Config
 from rlhf.entry import guarded, stage_main, steady_streams
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, printable
 from rlhf.label_cli import add_label_commands
 from rlhf.stage_graph import LAUNCHED, STAGES
 
@@ -177,7 +177,7 @@ def _show(parsed: argparse.Namespace) -> None:
     from rlhf.show import show_stage
 
     for text in show_stage(_config(parsed), parsed.stage, parsed.n):
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
 
 
 def _trace(parsed: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rlhf.artifacts import Artifact, Draft, RunFolder, check_family, main_process
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.recipe import Config
-from rlhf.errors import RlhfError
+from rlhf.errors import RlhfError, printable
 from rlhf.stage_graph import StageName, import_path, inputs_of, read_parents
 from rlhf.tracking import Tracker, configure_logging, open_sinks
 
@@ -170,4 +170,4 @@ def _error_number(error: Exception) -> int | None:
 
 def _tell(message: str) -> None:
     prefix = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-    sys.stderr.write(f"error: {prefix}{message}\n")
+    sys.stderr.write(f"error: {prefix}{printable(message)}\n")

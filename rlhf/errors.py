@@ -66,6 +66,11 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
 
 
+def printable(text: str) -> str:
+    """Return the text without control characters (line breaks and tabs stay): data must not steer the terminal."""
+    return "".join(character for character in text if character in "\n\t" or character.isprintable())
+
+
 def report_all(error: type[RlhfError], problems: Iterable[str], heading: str) -> None:
     """Raise one `error` that lists up to 20 problems under a heading; do nothing where there are none.
 

@@ -27,8 +27,11 @@ def launch_line(
     """Return the command that starts `processes` processes per node.
 
     Raises:
-        ConfigError: The node numbers do not fit, or a DeepSpeed file is missing.
+        ConfigError: A number is below 1, the node numbers do not fit, or a DeepSpeed file is missing.
     """
+    for name, count in (("--processes", processes), ("--nodes", nodes)):
+        if count < 1:
+            raise ConfigError(f"{name} is {count}; give 1 or more")
     if not 0 <= rank < nodes:
         raise ConfigError(f"--rank is {rank}, --nodes is {nodes}; ranks go from 0 to {nodes - 1}")
     if nodes > 1 and address == "127.0.0.1":

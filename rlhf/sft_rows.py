@@ -22,7 +22,10 @@ def make_rows(text: TextFormat, demonstrations: Sequence[Demonstration], max_tok
         DataError: There are no demonstrations; or lists those that have too many tokens.
     """
     if not demonstrations:
-        raise DataError(f"no {kind}s; supervised fine-tuning needs some, or set sft.method to none")
+        raise DataError(
+            f"no {kind}s, which supervised fine-tuning needs; give prompts.sources with responses in more rows, or "
+            "prompts.demonstrations, with prompts.shares.sft and prompts.shares.validation above 0, or set sft.method to none"
+        )
     rows: list[Row] = []
     problems: list[str] = []
     for demonstration in demonstrations:

@@ -41,7 +41,8 @@ def _make_adapter(config: Config, base: LoadedBase, work: Work) -> SftOutcome:
         return import_sft(base, config.sft.import_path, work.folder)
     if config.sft.method == "none":
         return make_zero_adapter(base, config.sft, config.seed, work.folder)
-    rows = read_jsonl(work.file("prompts", "demonstrations.jsonl"), Demonstration)
+    path = work.file("prompts", "demonstrations.jsonl")
+    rows = read_jsonl(path, Demonstration) if path.stat().st_size else []
     train = [row for row in rows if row.split == "sft"]
     held_out = [row for row in rows if row.split == "validation"]
     return train_sft(base, train, held_out, config.sft, config.seed, work.folder, work.tracker)

@@ -255,6 +255,13 @@ def test_only_loopback_is_served(tmp_path, host):
         serve(tmp_path / "labels.db", host=host)
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 10**20])
+def test_a_port_that_does_not_exist_is_refused(tmp_path, port):
+    with pytest.raises(LabelError, match=f"port is {port}; give a number from 1 to 65535"):
+        serve(tmp_path / "labels.db", port=port)
+    assert not (tmp_path / "labels.db").exists()
+
+
 def test_a_taken_port_is_named(store):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,12 +1,13 @@
 """The talk with both policies: one base, two roles, and a terminal that model output cannot steer."""
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
-from rlhf.chat import Answer, answer_both, chat_with_run, converse, printable, side_by_side
-from rlhf.errors import ArtifactError, ConfigError, DataError
+from rlhf.chat import Answer, answer_both, chat_with_run, converse, side_by_side
+from rlhf.errors import ArtifactError, ConfigError, DataError, printable
 from tests.tiny import shake, tiny_base, tiny_shared
 
 
@@ -62,9 +63,33 @@ def test_a_talk_goes_on_after_a_prompt_that_is_too_long_and_ends_at_an_empty_lin
 
 
 def test_what_cannot_work_is_refused_before_anything_is_loaded(tmp_path):
-    with pytest.raises(ConfigError, match="temperature"):
-        chat_with_run(tmp_path, "hello", temperature=-1)
     with pytest.raises(DataError, match="empty"):
         chat_with_run(tmp_path, "  ")
     with pytest.raises(ArtifactError, match="ppo"):
         chat_with_run(tmp_path, "hello")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        *(({"temperature": value}, "give 0") for value in (-1, math.nan, math.inf, 1e-320, 9e-4)),
+        *(({"seed": value}, "whole number from 0 to 2147483647") for value in (-1, 2**31, 10**26)),
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, settings, says):
+    (name,) = settings
+    with pytest.raises(ConfigError, match=f"--{name} is .*; give .*") as error:
+        chat_with_run(tmp_path, "hello", **settings)
+    assert says in str(error.value)
+
+
+def test_bytes_that_are_no_text_are_one_message_and_the_talk_goes_on(tmp_path):
+    shared, text = tiny_shared(tmp_path), tiny_base(tmp_path).text
+    made, out = console("hi\udcff\nhi <|end|>\nthe cat\n")
+    settings = {"temperature": 1.0, "seed": 5, "max_new_tokens": 4}
+    converse(lambda prompt, _: answer_both(shared, text, prompt, **settings), None, made)
+    assert "is not valid UTF-8" in out.getvalue()
+    assert "spells '<|end|>'" in out.getvalue()
+    assert "aligned" in out.getvalue()
+    with pytest.raises(DataError, match="not valid UTF-8"):
+        answer_both(shared, text, "\udcff\udcfe", **settings)

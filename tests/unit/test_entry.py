@@ -1,14 +1,17 @@
-"""How a command ends: what the system refuses is one message, and printing fails for no one."""
+"""How a command ends: what the system refuses is one message, no data steers the terminal, printing fails for no one."""
 
 import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rlhf.cli import main
 from rlhf.entry import guarded
+from rlhf.errors import DataError
 
 PROGRAM = """
 import sys
@@ -61,3 +64,25 @@ def test_printing_fails_for_no_one(tmp_path: Path, streams: str, encoding: str) 
     printed = "é 😀 ≤".encode(name, "replace").decode(name) + "\nchild"
     assert done.stdout == ("" if ">&-" in streams.replace("2>&-", "") else printed)
     assert done.stderr == ("" if "2>&-" in streams else "told\n")
+
+
+def test_an_error_is_told_without_control_characters(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise DataError("p.jsonl:\n  role is \x1b[2Jred\x1b]0;title\x07")
+
+    assert guarded(fail) == 1
+    assert capfd.readouterr().err == "error: p.jsonl:\n  role is [2Jred]0;title\n"
+
+
+def test_examples_are_shown_without_control_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def examples(*_: object) -> Iterator[str]:
+        yield "--- p-1\n\x1b[2Jhello\x9b31m"
+
+    monkeypatch.setattr("rlhf.show.show_stage", examples)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["show", "quickstart", "sft"])
+    assert ended.value.code == 0
+    assert capfd.readouterr().out == "--- p-1\n[2Jhello31m\n"

@@ -38,6 +38,13 @@ def test_sft_gets_deepspeed_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -
     assert "zero3.json" in text
 
 
+@pytest.mark.parametrize(("name", "value"), [("processes", 0), ("processes", -3), ("nodes", 0), ("nodes", -1)])
+def test_a_number_of_processes_or_nodes_is_at_least_one(name: str, value: int) -> None:
+    options: dict[str, Any] = {"processes": 2, name: value}
+    with pytest.raises(ConfigError, match=f"--{name} is {value}; give 1 or more"):
+        line(**options)
+
+
 @pytest.mark.parametrize("options", [{"rank": 1}, {"nodes": 2}, {"nodes": 2, "rank": 2, "address": "n"}])
 def test_node_numbers_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

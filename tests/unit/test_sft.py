@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlhf.config.recipe import Config
 from rlhf.config.training import SftConfig
 from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.models.base import LoadedBase, hash_weights
@@ -17,6 +19,7 @@ from rlhf.records import Demonstration
 from rlhf.sft import SftOutcome, import_sft, make_zero_adapter, train_sft
 from rlhf.sft_rows import IGNORED, RightPadding, make_rows
 from rlhf.tracking import Tracker, read_metrics
+from stages.sft import _make_adapter
 from tests.tiny import TINY_LORA, tiny_base
 
 WORDS = ("cat", "dog", "mat", "house")
@@ -110,6 +113,13 @@ def test_every_overlong_demonstration_is_named(tmp_path: Path) -> None:
 def test_no_demonstrations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no held-out demonstrations"):
         make_rows(tiny_base(tmp_path).text, [], 64, "held-out demonstration")
+
+
+def test_prompts_without_responses_are_refused_with_the_remedies(tmp_path: Path) -> None:
+    (tmp_path / "demonstrations.jsonl").touch()
+    work: Any = SimpleNamespace(file=lambda _, name: tmp_path / name, folder=tmp_path, tracker=Tracker.silent())
+    with pytest.raises(DataError, match=r"no demonstrations.* prompts\.demonstrations.* sft\.method to none"):
+        _make_adapter(Config(run=tmp_path), tiny_base(tmp_path), work)
 
 
 def test_training_lowers_the_held_out_loss_and_publishes_an_adapter_alone(tmp_path: Path) -> None:
