@@ -117,7 +117,11 @@ def answer_both(
 
 
 def converse(answer: Answerer, prompt: str | None, console: "Console") -> None:
-    """Show the answers to one prompt, or to each prompt typed until an empty line or the end of the input."""
+    """Show the answers to one prompt, or to each prompt typed until an empty line or the end of the input.
+
+    Raises:
+        DataError: The one prompt cannot be answered, or the input is not UTF-8 text.
+    """
     if prompt is not None:
         console.print(side_by_side(answer(prompt, 0)))
         return
@@ -129,6 +133,8 @@ def converse(answer: Answerer, prompt: str | None, console: "Console") -> None:
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
+        except UnicodeDecodeError as error:
+            raise DataError(f"the input is not UTF-8 text ({error.reason}); type the prompt in UTF-8") from error
         if typed.lower() in QUIT:
             return
         try:

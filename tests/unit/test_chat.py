@@ -93,3 +93,9 @@ def test_bytes_that_are_no_text_are_one_message_and_the_talk_goes_on(tmp_path):
     assert "aligned" in out.getvalue()
     with pytest.raises(DataError, match="not valid UTF-8"):
         answer_both(shared, text, "\udcff\udcfe", **settings)
+
+
+def test_input_that_cannot_be_decoded_ends_the_talk_with_one_message(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hi\xff\n"), encoding="utf-8"))
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        converse(lambda *_: {}, None, Console(file=io.StringIO()))
