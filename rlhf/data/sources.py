@@ -173,6 +173,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     yield Row(f"{path.name} row {number}", item)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: damaged Parquet file ({reason}); make or fetch it again") from error
 
 
 def _hub_rows(source: str) -> Iterator[Row]:
@@ -186,7 +191,7 @@ def _hub_rows(source: str) -> Iterator[Row]:
     try:
         rows = datasets.load_dataset(name, split=split or DEFAULT_HUB_SPLIT)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{source}: cannot be loaded ({reason}); check name, split, network and access") from error
     for number, item in enumerate(rows, start=1):
         yield Row(f"{source} row {number}", item)

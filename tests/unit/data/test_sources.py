@@ -59,6 +59,18 @@ def test_parquet_is_read(tmp_path: Path) -> None:
     assert values(tmp_path / "a.parquet") == ROWS
 
 
+def test_damaged_parquet_is_one_clear_error(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"prompt": f"What is {n}?"} for n in range(1000)]), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"\xff" * 50 + content[150:])
+    with pytest.raises(DataError, match="damaged Parquet file"):
+        values(path)
+
+
 def test_text_is_read_by_line_or_by_paragraph(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "one\ntwo\n\n\nthree\n")
     assert values(path) == ["one", "two", "three"]
