@@ -176,7 +176,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = _first_line(error)
         raise DataError(f"{path}: damaged Parquet file ({reason}); make or fetch it again") from error
 
 
@@ -191,10 +191,14 @@ def _hub_rows(source: str) -> Iterator[Row]:
     try:
         rows = datasets.load_dataset(name, split=split or DEFAULT_HUB_SPLIT)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0] if str(error).strip() else type(error).__name__
+        reason = _first_line(error)
         raise DataError(f"{source}: cannot be loaded ({reason}); check name, split, network and access") from error
     for number, item in enumerate(rows, start=1):
         yield Row(f"{source} row {number}", item)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
