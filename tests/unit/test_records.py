@@ -95,8 +95,8 @@ def test_all_bad_lines_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         (b"", "file is empty"),
         (b"\n\n", "file is empty"),
         (b'{"a": \n', "line 1: not JSON"),
-        (b"1" * 5000, "line 1: JSON that cannot be read"),
-        (b"[" * 100_000, "line 1: JSON that cannot be read"),
+        (b"1" * 5000, "line 1: a whole number has thousands of digits"),
+        (b"[" * 100_000, "line 1: lists or objects are nested too deeply"),
         (b"\xff\xfe", "not UTF-8"),
     ],
 )
