@@ -98,7 +98,7 @@ class RewardConfig:
     normalisation_prompts: int = result(128, ge=8)
     """SFT responses to this many ppo prompts set score mean 0 and standard deviation 1."""
     min_score_std: float = result(0.5, ge=0)
-    """Divide raw scores, which are log-odds of preference, by at least this: who tells little apart speaks softly."""
+    """Divide calibrated scores, log-odds of preference, by at least this: who tells little apart speaks softly."""
     control: Literal["none", "shuffled", "flipped"] = result("none")
     """Negative controls: train on shuffled labels, or flip the sign of every score afterwards."""
 

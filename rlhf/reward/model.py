@@ -167,21 +167,25 @@ def set_normalisation(
     *,
     min_std: float = 0.0,
 ) -> RewardInfo:
-    """Return `info` with the mean and standard deviation of the raw scores of SFT samples, the latter at least `min_std`.
+    """Return `info` with the mean and standard deviation of the raw scores of SFT samples.
+
+    Calibrated scores are raw ones divided by the held-out temperature: log-odds of preference that hold on other
+    prompts. Where these spread by less than `min_std` they are divided by `min_std` instead of their own deviation.
 
     Raises:
         TrainingError: The raw scores are not finite, or all the same.
     """
     plain = dataclasses.replace(info, score_mean=0.0, score_std=1.0, control="none")
     mean, std = normalisation(score_ids(shared, text, plain, samples, batch_size))
-    if std < min_std:
+    least = min_std * info.temperature
+    if std < least:
         log.warning(
-            "raw scores of SFT responses spread by %.2g only: the reward model tells little apart; they are divided by %g "
-            "(reward.min_score_std), so that PPO follows them less",
-            std,
+            "scores of SFT responses, calibrated on held-out pairs, spread by %.2g only: the reward model tells little "
+            "apart; they are divided by %g (reward.min_score_std), so that PPO follows them less",
+            std / info.temperature,
             min_std,
         )
-    return dataclasses.replace(info, score_mean=mean, score_std=max(std, min_std))
+    return dataclasses.replace(info, score_mean=mean, score_std=max(std, least))
 
 
 def build_reward_base(base: LoadedBase, sft_folder: Path, config: RewardConfig, seed: int) -> SharedBase:

@@ -2,31 +2,53 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.exact.tabular import KL_COEFS, MUTANTS, table_config, train_mutant, train_table
+from tests.exact.transformer import HIDDEN, loop_config, train_adapter, train_every_weight
 from tests.exact.world import Figures
 
 SEEDS = (0, 1, 2, 3)
-MUTANT_KL_COEF = 0.35
+LOOP_SEEDS = (0, 1, 2)
+MUTANT_KL_COEF = LOOP_KL_COEF = 0.35
 
 
 def measure() -> Iterator[tuple[dict[str, Any], Figures]]:
-    """Yield each setting with its figures."""
+    """Yield each setting with its figures: the table's, then those of the loop and its yardstick."""
     for seed in SEEDS:
-        for kl_coef in KL_COEFS:
-            for estimator in ("gae", "rloo"):
-                setting = {"estimator": estimator, "kl_coef": kl_coef, "seed": seed}
-                yield (
-                    setting,
-                    train_table(table_config(kl_coef, estimator, episodes=8192 if kl_coef == 0.2 else 4096), seed),
-                )
-        for mutant in MUTANTS:
-            setting = {"estimator": "gae", "kl_coef": MUTANT_KL_COEF, "seed": seed, "mutant": mutant}
-            yield setting, train_mutant(mutant, MUTANT_KL_COEF, seed)
+        yield from _tables(seed)
+    for seed in LOOP_SEEDS:
+        yield from _transformers(seed)
+
+
+def _tables(seed: int) -> Iterator[tuple[dict[str, Any], Figures]]:
+    for kl_coef in KL_COEFS:
+        for estimator in ("gae", "rloo"):
+            setting = {"what": "table", "estimator": estimator, "kl_coef": kl_coef, "seed": seed}
+            config = table_config(kl_coef, estimator, episodes=8192 if kl_coef == 0.2 else 4096)
+            yield setting, train_table(config, seed)
+    for mutant in MUTANTS:
+        setting = {"what": "table", "estimator": "gae", "kl_coef": MUTANT_KL_COEF, "seed": seed, "mutant": mutant}
+        yield setting, train_mutant(mutant, MUTANT_KL_COEF, seed)
+
+
+def _transformers(seed: int) -> Iterator[tuple[dict[str, Any], Figures]]:
+    for kl_coef in KL_COEFS:
+        setting = {"kl_coef": kl_coef, "seed": seed}
+        yield {"what": "every weight", "estimator": "gae", **setting}, train_every_weight(loop_config(kl_coef), seed)
+        yield {"what": "adapter", "estimator": "gae", "rank": HIDDEN, **setting}, _adapter(kl_coef, "gae", HIDDEN, seed)
+    setting = {"what": "adapter", "kl_coef": LOOP_KL_COEF, "seed": seed}
+    yield {**setting, "estimator": "gae", "rank": 8}, _adapter(LOOP_KL_COEF, "gae", 8, seed)
+    yield {**setting, "estimator": "rloo", "rank": HIDDEN}, _adapter(LOOP_KL_COEF, "rloo", HIDDEN, seed)
+
+
+def _adapter(kl_coef: float, estimator: Any, rank: int, seed: int) -> Figures:
+    with tempfile.TemporaryDirectory() as folder:
+        return train_adapter(Path(folder), loop_config(kl_coef, estimator), rank, seed)
 
 
 def main(out: Path) -> None:

@@ -68,14 +68,14 @@ class Table:
     """What is trained, and what it is held to.
 
     Attributes:
-        policy: Logits after every prefix.
+        policy: Gives the logits after every prefix, [PREFIXES, VOCABULARY].
         values: Value of every prefix.
         reference: Logits of the reference.
         scores: Score of every response.
         generator: Draws episodes.
     """
 
-    policy: Tensor
+    policy: Callable[[], Tensor]
     values: Tensor
     reference: Tensor
     scores: Tensor
@@ -85,18 +85,30 @@ class Table:
 def train_table(config: PpoConfig, seed: int = 0) -> Figures:
     """Train a table in the world of a seed and return where it ends."""
     reference = random_table(seed)
-    exact = table_logprobs(reference)
-    scores = random_scores(exact, seed + 1000)
-    policy, values = reference.clone().requires_grad_(), torch.zeros(PREFIXES, requires_grad=True)
+    policy = reference.clone().requires_grad_()
+    scores = random_scores(table_logprobs(reference), seed + 1000)
+    return train(lambda: policy, [policy], reference, scores, config, seed)
+
+
+def train(
+    policy: Callable[[], Tensor],
+    weights: list[Tensor],
+    reference: Tensor,
+    scores: Tensor,
+    config: PpoConfig,
+    seed: int,
+) -> Figures:
+    """Train whatever gives the logits after every prefix, beside a table of values, from where it stands."""
+    values = torch.zeros(PREFIXES, requires_grad=True)
     table = Table(policy, values, reference.clone(), scores.float(), torch.Generator().manual_seed(seed + 2000))
-    groups = [{"params": [policy], "name": "policy"}, {"params": [values], "name": "critic"}]
+    groups = [{"params": weights, "name": "policy"}, {"params": [values], "name": "critic"}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, eps=config.adam_epsilon, weight_decay=0.0)
     for update in range(1, config.updates + 1):
         rates = learning_rates(config, update)
         for group in optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         run_update(table, optimizer, config)
-    return compare(table_logprobs(policy), exact, scores, config.kl_coef)
+    return compare(table_logprobs(policy().detach()), table_logprobs(reference), scores, config.kl_coef)
 
 
 def run_update(table: Table, optimizer: torch.optim.Optimizer, config: PpoConfig) -> None:
@@ -106,7 +118,7 @@ def run_update(table: Table, optimizer: torch.optim.Optimizer, config: PpoConfig
     old_logprobs, advantages = rollout.logprobs, targets.advantages
     for rows in torch.arange(config.batch_size).split(config.minibatch_size) * config.epochs:
         mask = rollout.response_mask[rows]
-        logprobs = table.policy.log_softmax(dim=-1)[prefixes[rows], tokens[rows]]
+        logprobs = table.policy().log_softmax(dim=-1)[prefixes[rows], tokens[rows]]
         policy = policy_loss(logprobs, old_logprobs[rows], advantages[rows], mask, config.clip_range)
         values = table.values[prefixes[rows]]
         value = value_loss(values, rollout.values[rows], targets.returns[rows], mask, config.value_clip_range)
@@ -118,7 +130,8 @@ def run_update(table: Table, optimizer: torch.optim.Optimizer, config: PpoConfig
 @torch.no_grad()
 def roll_out(table: Table, count: int) -> tuple[Rollout, Tensor, Tensor]:
     """Sample episodes from the table; return them with the prefix before each token, and the tokens."""
-    probabilities = table.policy.softmax(dim=-1)
+    present = table.policy()
+    probabilities = present.softmax(dim=-1)
     nodes, alive = torch.zeros(count, dtype=torch.long), torch.ones(count, dtype=torch.bool)
     prefixes, tokens = torch.zeros(2, count, LENGTH, dtype=torch.long)
     mask = torch.zeros(count, LENGTH, dtype=torch.bool)
@@ -129,9 +142,7 @@ def roll_out(table: Table, count: int) -> tuple[Rollout, Tensor, Tensor]:
         nodes = torch.where(alive, VOCABULARY * nodes + 1 + drawn, nodes)
         alive = alive & (drawn != END)
     rows = enumerate_responses().row_of[nodes]
-    logprobs, reference = (
-        logits.log_softmax(dim=-1)[prefixes, tokens] * mask for logits in (table.policy, table.reference)
-    )
+    logprobs, reference = (logits.log_softmax(dim=-1)[prefixes, tokens] * mask for logits in (present, table.reference))
     rollout = Rollout(
         sequences=tokens.tolist(),
         prompt_lengths=[0] * count,
@@ -191,7 +202,7 @@ def _drift(patch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def drifting(table: Table, *arguments: Any) -> None:
         original(table, *arguments)
-        table.reference.copy_(table.policy.detach())
+        table.reference.copy_(table.policy().detach())
 
     patch.setitem(globals(), "run_update", drifting)
     return {}

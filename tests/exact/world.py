@@ -122,7 +122,22 @@ def random_scores(reference: Float[Tensor, " response"], seed: int) -> Float[Ten
     The good ones are needles: how near a run comes to the optimum is a matter of how many episodes it sees.
     """
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(len(reference), generator=generator, dtype=torch.float64)
+    return _standardise(torch.randn(len(reference), generator=generator, dtype=torch.float64), reference)
+
+
+def pair_scores(reference: Float[Tensor, " response"], seed: int) -> Float[Tensor, " response"]:
+    """Return random scores with something to generalise from: a sum over places of a weight per pair of neighbours.
+
+    Mean 0 and standard deviation 1 under the reference, as in `random_scores`.
+    """
+    every, generator = enumerate_responses(), torch.Generator().manual_seed(seed)
+    weights = torch.randn(LENGTH, VOCABULARY, VOCABULARY, generator=generator, dtype=torch.float64)
+    before = torch.cat([torch.zeros(len(every.tokens), 1, dtype=torch.long), every.tokens[:, :-1]], dim=1)
+    places = torch.arange(LENGTH).expand_as(every.tokens)
+    return _standardise((weights[places, before, every.tokens] * every.mask).sum(dim=1), reference)
+
+
+def _standardise(scores: Float[Tensor, " response"], reference: Float[Tensor, " response"]) -> Tensor:
     weights = reference.exp()
     scores = scores - weights @ scores
     return scores / (weights @ scores.square()).sqrt()

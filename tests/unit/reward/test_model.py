@@ -82,13 +82,13 @@ def test_normalised_scores_of_the_samples_have_mean_0_and_deviation_1(tmp_path: 
 
 def test_a_model_that_tells_little_apart_is_not_made_loud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shared, text = reward_base(tmp_path)
-    plain = RewardInfo("last")
-    std = torch.tensor(score_ids(shared, text, plain, ITEMS, 2), dtype=torch.float64).std(correction=0).item()
-    info = set_normalisation(plain, shared, text, ITEMS, 2, min_std=4 * std)
+    plain = RewardInfo("last", temperature=2.0)
+    raw = torch.tensor(score_ids(shared, text, plain, ITEMS, 2), dtype=torch.float64).std(correction=0).item()
+    info = set_normalisation(plain, shared, text, ITEMS, 2, min_std=2 * raw)
     scores = torch.tensor(score_ids(shared, text, info, ITEMS, 2), dtype=torch.float64)
     assert scores.std(correction=0).item() == pytest.approx(0.25, abs=1e-5)
     assert "tells little apart" in caplog.text
-    assert set_normalisation(plain, shared, text, ITEMS, 2, min_std=std / 2).score_std == pytest.approx(std)
+    assert set_normalisation(plain, shared, text, ITEMS, 2, min_std=raw / 4).score_std == pytest.approx(raw)
 
 
 def test_flipped_control_turns_the_sign(tmp_path: Path) -> None:
