@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rlhf.config.load import recipes_folder
+from rlhf.config.load import read_overrides, recipes_folder
 from rlhf.errors import ConfigError
 
 ZERO_FILES = {2: "deepspeed/zero2.json", 3: "deepspeed/zero3.json"}
@@ -36,8 +36,10 @@ def launch_line(
         raise ConfigError(f"--rank is {rank}, --nodes is {nodes}; ranks go from 0 to {nodes - 1}")
     if nodes > 1 and address == "127.0.0.1":
         raise ConfigError("--nodes above 1 needs --address, the name of node 0 as the others reach it")
-    settings = ["--launch.processes", str(processes), "--launch.zero", str(zero)]
-    program = ["-m", f"stages.{stage}", str(recipe), *overrides, *settings]
+    # Without dashes: the launchers take `--run` for an abbreviation of an option of their own.
+    settings = [f"{field}={text}" for field, text in read_overrides(overrides)]
+    settings += [f"launch.processes={processes}", f"launch.zero={zero}"]
+    program = ["-m", f"stages.{stage}", str(recipe), *settings]
     if not has_gpu():
         return [*_cpu_launcher(processes, nodes, rank, address, port), *program]
     line = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes * nodes)]

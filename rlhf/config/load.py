@@ -108,12 +108,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = _read_yaml(source)
     if Path(path).is_dir():
         values["run"] = str(path)
-    named = [item for item in overrides if not item.startswith("-") and "=" in item]
-    flags = [item for item in overrides if item not in named]
-    _overlay_flags(values, flags, source)
-    for item in named:
-        key, _, text = item.partition("=")
-        _assign(values, key.replace("-", "_"), text)
+    for key, text in read_overrides(overrides):
+        _assign(values, key, text)
     return parse_config(values, str(source))
 
 
@@ -195,23 +191,27 @@ def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
-def _overlay_flags(values: dict[str, Any], flags: Sequence[str], source: Path) -> None:
-    """Apply `--a.b-c value` and `--a.b-c=value` to the plain values."""
-    pending = list(flags)
-    problems: list[str] = []
+def read_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Return dotted field and text of overrides in either form: `--a.b-c value`, `--a.b-c=value`, `a.b_c=value`.
+
+    Raises:
+        ConfigError: Lists what is no override, or lacks a value.
+    """
+    pending, found, problems = list(overrides), list[tuple[str, str]](), list[str]()
     while pending:
-        flag = pending.pop(0)
-        if not flag.startswith("--"):
-            problems.append(f"{flag!r} is no override; write --section.field VALUE or section.field=VALUE")
+        item = pending.pop(0)
+        key, equals, text = item.removeprefix("--").partition("=")
+        if not item.startswith("--") and not equals:
+            problems.append(f"{item!r} is no override; write --section.field VALUE or section.field=VALUE")
             continue
-        key, equals, text = flag.removeprefix("--").partition("=")
         if not equals:
             if not pending or pending[0].startswith("--"):
-                problems.append(f"{flag} needs a value")
+                problems.append(f"{item} needs a value")
                 continue
             text = pending.pop(0)
-        _assign(values, key.replace("-", "_"), text)
-    report_all(ConfigError, problems, f"overrides of {source}:")
+        found.append((key.replace("-", "_"), text))
+    report_all(ConfigError, problems, "overrides:")
+    return found
 
 
 def _assign(values: dict[str, Any], dotted: str, text: str) -> None:

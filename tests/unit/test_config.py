@@ -121,6 +121,11 @@ def test_overrides_win_in_both_forms(tmp_path: Path) -> None:
     )
 
 
+def test_the_last_override_wins_and_a_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "run: x\n"), ["seed=3", "--export.name", "a=b", "--seed", "4"])
+    assert (config.seed, config.export.name) == (4, "a=b")
+
+
 @pytest.mark.parametrize("override", ["--ppo.learning-rate", "stray", "--ppo.nothing=1", "--seed.deep=1"])
 def test_bad_override_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError):

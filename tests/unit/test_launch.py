@@ -13,14 +13,14 @@ RECIPE = Path("recipe.yaml")
 
 
 def line(stage: str = "ppo", **options: Any) -> str:
-    return " ".join(launch_line(stage, RECIPE, ["--seed", "2"], **options)[1:])
+    return " ".join(launch_line(stage, RECIPE, ["--seed", "2", "--run", "a b=c"], **options)[1:])
 
 
 def test_cpu_host_starts_processes_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "has_gpu", lambda: False)
     text = line(processes=2, zero=2)
     assert text.startswith("-m torch.distributed.run --nproc_per_node 2 --nnodes 1")
-    assert text.endswith("-m stages.ppo recipe.yaml --seed 2 --launch.processes 2 --launch.zero 2")
+    assert text.endswith("-m stages.ppo recipe.yaml seed=2 run=a b=c launch.processes=2 launch.zero=2")
 
 
 def test_gpu_host_uses_accelerate_on_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
