@@ -7,6 +7,7 @@ DeepSpeed is dropped without a word. Both are checked at the start.
 import logging
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -144,6 +145,8 @@ def start_runtime(*, processes: int | None = None, zero: Literal[0, 2, 3] = 0) -
     if zero and "WORLD_SIZE" not in os.environ:
         raise ConfigError(f"launch.zero is {zero}, which needs the launcher: start the stage with `accelerate launch`")
     if zero:
+        # DeepSpeed calls what torch renamed; every process would say so at every kind of call.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
         options["deepspeed_plugin"] = DeepSpeedPlugin(hf_ds_config=deepspeed_config(zero))
     if on_cpu and (started > 1 or zero):
         options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.training import PpoConfig
 from tests.exact.tabular import KL_COEFS, MUTANTS, table_config, train_mutant, train_table
-from tests.exact.transformer import HIDDEN, loop_config, train_adapter, train_every_weight
+from tests.exact.transformer import loop_config, train_adapter, train_every_weight
 from tests.exact.world import Figures
 
 SEEDS = (0, 1, 2, 3)
@@ -38,17 +39,16 @@ def _tables(seed: int) -> Iterator[tuple[dict[str, Any], Figures]]:
 
 def _transformers(seed: int) -> Iterator[tuple[dict[str, Any], Figures]]:
     for kl_coef in KL_COEFS:
-        setting = {"kl_coef": kl_coef, "seed": seed}
-        yield {"what": "every weight", "estimator": "gae", **setting}, train_every_weight(loop_config(kl_coef), seed)
-        yield {"what": "adapter", "estimator": "gae", "rank": HIDDEN, **setting}, _adapter(kl_coef, "gae", HIDDEN, seed)
-    setting = {"what": "adapter", "kl_coef": LOOP_KL_COEF, "seed": seed}
-    yield {**setting, "estimator": "gae", "rank": 8}, _adapter(LOOP_KL_COEF, "gae", 8, seed)
-    yield {**setting, "estimator": "rloo", "rank": HIDDEN}, _adapter(LOOP_KL_COEF, "rloo", HIDDEN, seed)
+        setting = {"estimator": "gae", "kl_coef": kl_coef, "seed": seed}
+        yield {"what": "every weight", **setting}, train_every_weight(loop_config(kl_coef), seed)
+        yield {"what": "adapter", **setting}, _adapter(loop_config(kl_coef), seed)
+    setting = {"what": "adapter", "estimator": "rloo", "kl_coef": LOOP_KL_COEF, "seed": seed}
+    yield setting, _adapter(loop_config(LOOP_KL_COEF, "rloo"), seed)
 
 
-def _adapter(kl_coef: float, estimator: Any, rank: int, seed: int) -> Figures:
+def _adapter(config: PpoConfig, seed: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
-        return train_adapter(Path(folder), loop_config(kl_coef, estimator), rank, seed)
+        return train_adapter(Path(folder), config, seed=seed)
 
 
 def main(out: Path) -> None:

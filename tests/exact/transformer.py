@@ -40,15 +40,15 @@ from tests.exact.world import (
 from tests.tiny import tiny_model
 
 PROMPT, PROMPT_ID = "a", 1
-HIDDEN = 64
+HIDDEN, RANK = 64, 16
 
 
 def loop_config(kl_coef: float, estimator: Estimator = "gae", **changes: Any) -> PpoConfig:
     """Return the settings of a run, through the real loop or of the yardstick."""
     settings: dict[str, Any] = {
-        "updates": 60,
+        "updates": 45,
         "rollout_batch_size": 2048,
-        "learning_rate": 4e-3,
+        "learning_rate": 6e-3,
         "critic_learning_rate": 4e-3,
         "critic_warmup_updates": 2,
         "checkpoint_every": 10_000,
@@ -57,7 +57,7 @@ def loop_config(kl_coef: float, estimator: Estimator = "gae", **changes: Any) ->
     return table_config(kl_coef, estimator, episodes=2048, **{**settings, **changes})
 
 
-def train_adapter(folder: Path, config: PpoConfig, rank: int = HIDDEN, seed: int = 0) -> Figures:
+def train_adapter(folder: Path, config: PpoConfig, rank: int = RANK, seed: int = 0) -> Figures:
     """Train an adapter in a random world through the product's loop, and return where it ends."""
     base = _base(folder / "base", seed)
     lora = LoraSection(rank=rank, alpha=float(rank))

@@ -366,6 +366,21 @@ def test_a_stage_ends_in_good_order_at_sigterm(tmp_path: Path) -> None:
     assert "leaked" not in errors
 
 
+@pytest.mark.distributed
+def test_launch_trains_on_two_processes_and_the_run_goes_on(copy: Shell) -> None:
+    """The launched policy takes the place of the finished one; `rlhf run` goes on below it."""
+    before = Artifact.open(copy.run / "round-1" / "ppo")
+    options = ("--run", f"runs/{copy.run.name}", "--ppo.updates", "2")
+    copy.rlhf("launch", "ppo", "--processes", "2", "--zero", "3", str(RECIPE), *options)
+    found = Artifact.open(copy.run / "round-1" / "ppo")
+    assert found.manifest.recorded["processes"] == 2
+    assert found.facts["updates"] == 2
+    assert found.facts["base_hash"] == before.facts["base_hash"]
+    assert found.facts["step0_kl"] < 1e-4
+    done = copy.rlhf("run", str(RECIPE), *options, "--dry-run")
+    assert stages_named(done.stderr, "would run") == ["evaluate", "export"]
+
+
 def test_resolved_config_beside_each_artifact_reads_back(finished: Shell) -> None:
     config = load_config(RECIPE)
     for stage in STAGES:
