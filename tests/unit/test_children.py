@@ -15,6 +15,7 @@ import pytest
 from rlhf import children
 from rlhf.lock import find_holder
 
+pytestmark = pytest.mark.slow
 PROBE = """
 import atexit, json, os, signal, sys, time
 atexit.register(lambda: print("left"))
