@@ -54,8 +54,10 @@ def write_overview(config: Config) -> Path:
 
     run = RunFolder.open(config.run)
     artifacts = _finished(config, run)
-    summary = _summary(artifacts)
-    report = build_report(_report_inputs(config, run, artifacts, summary), run.root / REPORT)
+    evaluation = _recorded(artifacts, "evaluate", "evaluation.json")
+    assert evaluation is not None, "every run is evaluated"
+    summary = _summary(artifacts, evaluation)
+    report = build_report(_report_inputs(config, run, artifacts, evaluation, summary), run.root / REPORT)
     (run.root / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return report
 
@@ -99,11 +101,9 @@ def _finished(config: Config, run: RunFolder) -> dict[str, Artifact]:
     return {stage: artifact for stage, artifact in found.items() if artifact is not None}
 
 
-def _summary(artifacts: dict[str, Artifact]) -> dict[str, Any]:
+def _summary(artifacts: dict[str, Artifact], evaluation: dict[str, Any]) -> dict[str, Any]:
     from rlhf.report.summary import build_summary
 
-    evaluation = _recorded(artifacts, "evaluate", "evaluation.json")
-    assert evaluation is not None, "every run is evaluated"
     recorded = [artifact.manifest.recorded for artifact in artifacts.values()]
     ppo = artifacts["ppo"].facts
     return build_summary(
@@ -125,7 +125,13 @@ def _recorded(artifacts: dict[str, Artifact], stage: str, name: str) -> dict[str
     return read_json(artifact.checked(name), stage) if artifact and name in artifact.manifest.content else None
 
 
-def _report_inputs(config: Config, run: RunFolder, artifacts: dict[str, Artifact], summary: dict[str, Any]) -> Any:
+def _report_inputs(
+    config: Config,
+    run: RunFolder,
+    artifacts: dict[str, Artifact],
+    evaluation: dict[str, Any],
+    summary: dict[str, Any],
+) -> Any:
     from rlhf.report.inputs import ReportInputs, read_verification
 
     figures = _recorded(artifacts, "rankings", "agreement.json")
@@ -134,7 +140,7 @@ def _report_inputs(config: Config, run: RunFolder, artifacts: dict[str, Artifact
         name=config.export.name,
         round=run.round,
         annotators="scripted" if summary["annotators"] == "scripted" else "human",
-        evaluation=_recorded(artifacts, "evaluate", "evaluation.json"),
+        evaluation=evaluation,
         summary=summary,
         samples=artifacts["evaluate"].path / "samples.jsonl",
         metrics={stage: artifacts[stage].path / "metrics.jsonl" for stage in artifacts},

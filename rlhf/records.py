@@ -5,12 +5,13 @@ assistant's). A response is always plain text: what the assistant writes next.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
 from rlhf.errors import DataError, report_all, shown
+from rlhf.jsonl import read_rows
 
 Split = Literal["sft", "label", "ppo", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -287,59 +288,6 @@ def write_jsonl(path: Path, records: Iterable[_Record]) -> int:
             file.write(json.dumps(to_json(record), ensure_ascii=False) + "\n")
             count += 1
     return count
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, parsed JSON) of a JSONL file.
-
-    Raises:
-        DataError: The file is missing or empty, is not UTF-8, or a line is not JSON.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    lines = 0
-    with path.open(encoding="utf-8") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                lines += 1
-                yield number, _parse_line(path, number, line)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    if not lines:
-        raise DataError(f"{path}: the file is empty; it must hold at least one record")
-
-
-def _parse_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return parse_json(line.strip())
-    except DataError as error:
-        raise DataError(f"{path.name} line {number}: {error}") from error
-
-
-def parse_json(text: str) -> Any:
-    """Parse JSON from outside.
-
-    Raises:
-        DataError: It is not JSON, is nested too deeply, or holds a number or a character that nothing else can hold.
-    """
-    try:
-        value = json.loads(text)
-        if "\\u" in text:
-            # Only an escape can bring half of a surrogate pair into a file that is valid UTF-8.
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno} " if error.lineno > 1 else ""
-        raise DataError(f"not JSON ({error.msg} at {line}column {error.colno})") from error
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise DataError(f"the escape {half} is half of a surrogate pair; write the whole character") from error
-    except RecursionError as error:
-        raise DataError("lists or objects are nested too deeply; flatten them") from error
-    except ValueError as error:
-        raise DataError("a whole number has thousands of digits; correct it") from error
-    return value
 
 
 def read_jsonl(path: Path, kind: type[R], *, key: Callable[[R], str] | None = None) -> list[R]:

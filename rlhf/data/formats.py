@@ -11,7 +11,8 @@ from itertools import takewhile
 from typing import Any
 
 from rlhf.errors import DataError, shown
-from rlhf.records import Message, PromptText, parse_json
+from rlhf.jsonl import parse_json
+from rlhf.records import Message, PromptText
 
 # Structured forms first: where a row has both, the plain text is a rendering of the messages.
 CONVERSATION_FIELDS = ("messages", "conversations", "conversation")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlhf.errors import DataError, ResourceError
-from rlhf.records import parse_json
+from rlhf.jsonl import parse_json
 
 HUB_PREFIX = "hub:"
 DEFAULT_HUB_SPLIT = "train"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from rlhf.errors import ArtifactError, DataError
-from rlhf.records import parse_prompt, read_rows
+from rlhf.jsonl import read_rows
+from rlhf.records import parse_prompt
 from rlhf.tracking import read_metrics
 
 Annotators = Literal["human", "scripted"]

@@ -45,6 +45,23 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+def start_program(text: str, folder: Path, awaited: str) -> subprocess.Popen[str]:
+    """Start a Python program in a folder, as the head of a process group, and wait until it made a file there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", text],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (folder / awaited).exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    return process
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_arguments_place_streams_and_exit_code_are_those_of_now(
     probe: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -105,17 +122,7 @@ def test_a_signal_while_the_server_still_imports_reaches_the_child(
     """Else a stage would begin after `rlhf run` was told to end, and work without a parent."""
     (tmp_path / "slow_to_import.py").write_text("import time; open('importing', 'w').close(); time.sleep(2)")
     line = f"from rlhf.children import run_module; print(run_module({probe!r}, ['sleep'], ['slow_to_import']))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", line],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while not (tmp_path / "importing").exists():
-        time.sleep(0.01)
+    process = start_program(line, tmp_path, "importing")
     send(process.pid, number)
     out, errors = process.communicate(timeout=30)
     # The child dies at once, or ends by itself where it could set its handler first.
@@ -137,16 +144,7 @@ from rlhf.lock import hold
 with hold(Path("run")):
     {call.format(probe)}
 """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not (tmp_path / "ready").exists():
-        assert parent.poll() is None
-        time.sleep(0.01)
+    parent = start_program(program, tmp_path, "ready")
     parent.kill()
     parent.wait()
     assert find_holder(tmp_path / "run") == str(parent.pid)
@@ -155,6 +153,7 @@ with hold(Path("run")):
         assert time.monotonic() < deadline, "the child goes on"
         time.sleep(0.01)
     assert (tmp_path / "ended").exists()
+    parent.communicate(timeout=30)
 
 
 def test_without_a_place_for_the_servers_socket_a_child_gets_its_own_interpreter(probe: str, tmp_path: Path) -> None:

@@ -66,6 +66,18 @@ def test_printing_fails_for_no_one(tmp_path: Path, streams: str, encoding: str) 
     assert done.stderr == ("" if "2>&-" in streams else "told\n")
 
 
+@pytest.mark.parametrize("command", [["clean"], ["chat"], ["label", "status"]])
+def test_commands_on_a_run_take_its_recipe_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "the run"
+    recipe.write_text(f"run: {run}\n")
+    with pytest.raises(SystemExit) as ended:
+        main([*command, str(recipe)])
+    assert ended.value.code != 0
+    assert str(run) in capsys.readouterr().err
+
+
 def test_an_error_is_told_without_control_characters(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise DataError("p.jsonl:\n  role is \x1b[2Jred\x1b]0;title\x07")

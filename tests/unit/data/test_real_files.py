@@ -9,7 +9,8 @@ from rlhf.config.data import PromptsConfig, SplitShares
 from rlhf.data.importers import import_prompts
 from rlhf.data.judgements import import_candidates, import_pairs, import_rankings
 from rlhf.errors import DataError
-from rlhf.records import PromptText, prompt_to_text, read_rows
+from rlhf.jsonl import read_rows
+from rlhf.records import PromptText, prompt_to_text
 
 
 def count_words(prompt: PromptText) -> int:
