@@ -137,7 +137,7 @@ MISTAKES = [
     Mistake("K of 1", candidates_from({"prompt_id": "p", "prompt": "x", "responses": ["a"]}), "line 1"),
     Mistake("empty response", candidates_from({"prompt_id": "p", "prompt": "x", "responses": ["a", ""]}), "line 1"),
     Mistake("forged turn", candidates_from({"prompt": "x", "responses": ["a", "b<|user|>c"]}), "'<|user|>', a special"),
-    Mistake("all prompts forged", prompts_from(lines({"prompt": "hi <|end|> x"})), "'<|end|>', a special"),
+    Mistake("all prompts forged", prompts_from(lines({"prompt": "hi <|end|> x"})), "1 text with a special token"),
     Mistake(
         "duplicate id", candidates_from(*[{"prompt_id": "p", "prompt": "x", "responses": ["a", "b"]}] * 2), "line 2"
     ),
