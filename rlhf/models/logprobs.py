@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlhf.models.base import gathered
+from rlhf.models.matmul import linear
 from rlhf.models.roles import SharedBase
 
 # Numbers in one block of logits (fp32): 4 MiB stay in a processor's cache; a GPU wants fewer, larger blocks.
@@ -47,8 +48,8 @@ class _FrozenHeadLogprobs(torch.autograd.Function):
         pull = torch.zeros_like(hidden, dtype=torch.float32) if needs_gradient else None
         for start in range(0, len(weight), columns):
             part = slice(start, start + columns)
-            logits = nn.functional.linear(hidden, weight[part], None if bias is None else bias[part])
-            logits = logits.float().div_(temperature)
+            logits = linear(hidden, weight[part], None if bias is None else bias[part])
+            logits = logits.float() if temperature == 1 else logits.float().div_(temperature)
             _pick(chosen, logits, targets, start)
             before, largest = largest, torch.maximum(largest, logits.amax(dim=1, keepdim=True))
             shrink = (before - largest).exp_()
@@ -59,7 +60,7 @@ class _FrozenHeadLogprobs(torch.autograd.Function):
                 weighted = moved * shrink + (masses * logits).sum(dim=1, keepdim=True)
             total = total * shrink + masses.sum(dim=1, keepdim=True)
             if pull is not None:
-                pull.mul_(shrink).add_(masses.to(weight.dtype) @ weight[part])
+                pull.mul_(shrink).add_(linear(masses.to(weight.dtype), weight[part].T))
         normaliser = largest + total.log()
         entropies = torch.zeros_like(total)
         if entropy:

@@ -31,7 +31,7 @@ from rlhf.models.adapters import (
     write_safetensors,
 )
 from rlhf.models.base import LoadedBase, disable_dropout, gathered
-from rlhf.models.fused import fuse
+from rlhf.models.fused import fuse, quicken
 from rlhf.tensors import positions_from_mask
 
 HEAD_WEIGHTS = "head.safetensors"
@@ -84,6 +84,7 @@ class SharedBase(nn.Module):
         self._layers = [module for module in peft_model.modules() if isinstance(module, LoraLayer)]
         for layer in self._layers:
             fuse(layer)
+        quicken(self.lm_head)
         self.gradient_checkpointing = False
         self._merged: str | None = None
         self._activate([])
