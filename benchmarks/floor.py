@@ -10,7 +10,7 @@ response tokens. Not counted are padding, norms, activations, softmax, the optim
     optimise  per epoch: trunk forward and backward (the weights are frozen: one product, not two), output layer
               forward and backward; with an adapter critic its trunk forward and backward too
 
-Run as a program it measures how fast this machine multiplies matrices of these shapes: `python -m benchmarks.floor 2`.
+Run as a program it measures how fast this machine multiplies matrices of these shapes: `python -m benchmarks.floor 2 fp32`.
 """
 
 import json
@@ -55,18 +55,20 @@ def _trunk_pass(tokens: int) -> int:
     return tokens * TRUNK + LAYERS * 2 * HIDDEN * tokens * (tokens + 1)
 
 
-def measure_rates(threads: int) -> dict[str, float]:
-    """Measure operations per second of this machine, best of several, in fp32 products of the model's shapes."""
+def measure_rates(threads: int, dtype: str = "fp32") -> dict[str, float]:
+    """Measure operations per second of this machine, best of several, in products of the model's shapes."""
     import torch
 
     torch.set_num_threads(threads)
+    number = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     many, few = BATCH * (PROMPT + RESPONSE) // 4, BATCH
     layer = (
         [(HIDDEN, HIDDEN)] * 4 + [(HIDDEN, INTERMEDIATE)] * 2 + [(INTERMEDIATE, HIDDEN)]
     )  # (in, out) of one block's linear layers
 
     def rate(rows: int, shapes: Sequence[tuple[int, int]]) -> float:
-        pairs = [(torch.randn(rows, before), torch.randn(after, before)) for before, after in shapes]
+        sizes = [((rows, before), (after, before)) for before, after in shapes]
+        pairs = [(torch.randn(left, dtype=number), torch.randn(right, dtype=number)) for left, right in sizes]
         work = sum(2 * rows * before * after for before, after in shapes)
         return work / _best(lambda: [torch.nn.functional.linear(x, weight) for x, weight in pairs])
 
@@ -91,4 +93,4 @@ def _best(work: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure_rates(int(sys.argv[1]))))
+    print(json.dumps(measure_rates(int(sys.argv[1]), *sys.argv[2:])))
