@@ -48,21 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _program([sys.executable, "-m", "benchmarks.shapes", str(folder / "model")], options.threads)
-        able = {"fp32"} | ({"bf16"} if BF16_FLAGS & _cpu_flags() else set())
-        cases = [(dtype, length) for dtype in options.dtypes if dtype in able for length in options.lengths]
+        dtypes = [dtype for dtype in options.dtypes if dtype == "fp32" or BF16_FLAGS & _cpu_flags()]
+        if not dtypes:
+            sys.exit("nothing to measure: the processor has no bf16 instructions")
+        cases = [(dtype, length) for dtype in dtypes for length in options.lengths]
         runs: list[Run] = []
         for round_number in range(1, options.rounds + 1):
             for dtype, length in cases:
                 runs += _round(folder, dtype, length, round_number, options)
         floor = [sys.executable, "-m", "benchmarks.floor", str(options.threads)]
-        rates = {
-            dtype: _program([*floor, dtype], options.threads) for dtype in dict.fromkeys(dtype for dtype, _ in cases)
-        }
+        rates = {dtype: _program([*floor, dtype], options.threads) for dtype in dtypes}
     summary = [summarise(runs, dtype, length, rates[dtype]) for dtype, length in cases]
     _write({"machine": _machine(), "options": vars(options), "rates": rates, "summary": summary, "runs": runs})
     for case in summary:
         _say(table(case))
-    if "bf16" not in able:
+    if len(dtypes) < len(options.dtypes):
         _say("bf16: not run, the processor has no bf16 instructions")
     _say("ratio, net: to TRL at its best micro-batch; net of imports. whole: to TRL with the whole batch at once.")
     for dtype, found in rates.items():

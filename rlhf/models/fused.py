@@ -20,7 +20,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from rlhf.models.matmul import linear
+from rlhf.models.matmul import linear, quicken
 
 
 class _FusedLora(torch.autograd.Function):
@@ -84,23 +84,11 @@ def fuse(layer: LoraLayer) -> None:
     """Let a LoRA layer on a plain linear layer use the fused pass wherever it applies."""
     module: Any = layer
     if type(module.get_base_layer()) is nn.Linear:
+        quicken(module.get_base_layer())
         module.forward = partial(_forward, module, module.forward)
 
 
 PASSES: dict[torch.dtype, type[torch.autograd.Function]] = {torch.float32: _FusedLora, torch.bfloat16: _BesideLora}
-
-
-def quicken(layer: nn.Module) -> None:
-    """Let a plain linear layer outside PEFT use the quicker product where no gradient is asked for."""
-    module: Any = layer
-    if type(layer) is nn.Linear:
-        module.forward = partial(_plain_forward, module, module.forward)
-
-
-def _plain_forward(layer: Any, plain: Callable[..., Tensor], x: Tensor) -> Tensor:
-    if torch.is_grad_enabled() or hasattr(layer, "ds_id"):
-        return plain(x)
-    return linear(x, layer.weight, layer.bias)
 
 
 def _forward(layer: Any, plain: Callable[..., Tensor], x: Tensor, *arguments: Any, **options: Any) -> Tensor:
@@ -108,8 +96,6 @@ def _forward(layer: Any, plain: Callable[..., Tensor], x: Tensor, *arguments: An
     if hasattr(base, "ds_id"):  # under ZeRO-3 merely naming the weight would gather it
         return plain(x, *arguments, **options)
     fits = x.dtype == base.weight.dtype and x.dtype in PASSES and not hasattr(base.weight, "ds_id")
-    if fits and not active and not torch.is_grad_enabled():
-        return linear(x, base.weight, base.bias)
     if not fits or len(active) != 1 or active[0] not in layer.lora_A or arguments or options:
         return plain(x, *arguments, **options)
     name = active[0]

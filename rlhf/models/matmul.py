@@ -4,6 +4,10 @@ torch ships both and multiplies fp32 matrices with MKL, which on other processor
 in docs/performance.md). oneDNN also takes a transposed weight as it is, which backward passes have.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +26,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         bias: (outputs).
     """
     large = x.numel() * weight.shape[0] >= WORTHWHILE
-    if _onednn_linear is None or not large or x.is_cuda or not x.dtype == weight.dtype == torch.float32:
+    fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    if _onednn_linear is None or not large or not fits:
         return nn.functional.linear(x, weight, bias)
     return _onednn_linear(x, weight, bias, "none", [], "")
+
+
+def quicken(layer: nn.Module) -> None:
+    """Let a plain linear layer multiply so wherever no gradient is asked for and its weight is not sharded."""
+    module: Any = layer
+    if type(layer) is nn.Linear:
+        module.forward = partial(_forward, module, module.forward)
+
+
+def _forward(layer: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or hasattr(layer, "ds_id"):
+        return plain(x)
+    return linear(x, layer.weight, layer.bias)

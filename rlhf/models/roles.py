@@ -31,7 +31,8 @@ from rlhf.models.adapters import (
     write_safetensors,
 )
 from rlhf.models.base import LoadedBase, disable_dropout, gathered
-from rlhf.models.fused import fuse, quicken
+from rlhf.models.fused import fuse
+from rlhf.models.matmul import quicken
 from rlhf.tensors import positions_from_mask
 
 HEAD_WEIGHTS = "head.safetensors"
