@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.shapes import END, PAD, VOCABULARY, bias_parameter, model_config
+from benchmarks.shapes import END, PAD, SHAPES, bias_parameter, model_config
 from rlhf.config.base import LoraSection
 from rlhf.models.adapters import attach_lora
 from rlhf.models.roles import SharedBase
@@ -31,7 +31,7 @@ from rlhf.tensors import pad_left
 from rlhf.text import TextFormat
 
 RESULT = Path(__file__).parent / "results" / "generate.json"
-CONTEXT = 512
+SHAPE, CONTEXT = SHAPES["15m"], 512
 PROMPTS, SHORTEST, LONGEST = 96, 16, 64
 MAX_NEW_TOKENS, BATCH = 64, 32
 END_BIAS = 7.11
@@ -60,14 +60,14 @@ def make_prompts() -> list[list[int]]:
     """Return random prompts of random lengths."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(SHORTEST, LONGEST + 1, (PROMPTS,), generator=generator).tolist()
-    return [torch.randint(3, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+    return [torch.randint(3, SHAPE.vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
 
 def make_model() -> Any:
     """Return a random Llama that ends its responses at random."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(model_config(CONTEXT)).eval().requires_grad_(False)
-    model.lm_head.bias = bias_parameter({str(END): END_BIAS}, torch.float32)
+    model = LlamaForCausalLM(model_config(SHAPE, CONTEXT)).eval().requires_grad_(False)
+    model.lm_head.bias = bias_parameter({str(END): END_BIAS}, SHAPE.vocabulary, torch.float32)
     return model
 
 

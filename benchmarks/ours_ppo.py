@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.peak import peak_bytes
-from benchmarks.shapes import bias_parameter
+from benchmarks.shapes import EPOCHS, LEARNING_RATE, LORA_ALPHA, LORA_RANK, bias_parameter, shape_of
 from rlhf.config.base import BaseConfig, LoraSection
 from rlhf.config.training import PpoConfig
 from rlhf.models.base import describe_base, load_base
@@ -33,7 +33,8 @@ MATCH, TRIES = 0.03, 40
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Train as the job says and return what was measured."""
-    imported = peak_bytes()
+    shape = shape_of(job["shape"], job["batch"])
+    imported = peak_bytes(shape.device)
     torch.set_num_threads(job["threads"])
     folder = Path(job["folder"])
     shared, text = build(job)
@@ -62,8 +63,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "update_cpu_seconds": [after - before for before, after in spans][-job["updates"] :],
         "phase_seconds": {name: [row[f"time/{name}_s"] for row in rows] for name in PHASES},
         "optimizer_steps": outcome.optimizer_steps,
-        "response_lengths": lengths[job["batch"] * job["warmup"] :],
-        "peak_bytes": peak_bytes(),
+        "response_lengths": lengths[shape.batch * job["warmup"] :],
+        "peak_bytes": peak_bytes(shape.device),
         "imported_bytes": imported,
         "trainable_parameters": sum(p.numel() for p in shared.parameters() if p.requires_grad),
         "seed": seed,
@@ -73,14 +74,15 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
 def build(job: dict[str, Any]) -> tuple[SharedBase, TextFormat]:
     """Load the base with the logit bias of the job, and attach the roles."""
-    source = Path(job["model"])
+    source, shape = Path(job["model"]), shape_of(job["shape"], job["batch"])
     settings = BaseConfig(model=str(source), prompt_format="plain")
     artifact = Path(job["folder"]) / "base"
     artifact.mkdir(parents=True, exist_ok=True)
     describe_base(settings, artifact)
     base = load_base(artifact, settings, job["dtype"])
-    base.model.lm_head.bias = bias_parameter(job["logit_bias"], base.model.dtype)
-    lora = LoraSection(rank=job["lora_rank"], alpha=job["lora_alpha"])
+    base.model.lm_head.bias = bias_parameter(job["logit_bias"], shape.vocabulary, base.model.dtype)
+    base.model.to(shape.device)
+    lora = LoraSection(rank=LORA_RANK, alpha=LORA_ALPHA)
     critic = RoleSource(copy_of="reward", head=True, trainable=True)
     if job["critic"] == "head":
         critic = RoleSource(trunk_of="policy", head=True, trainable=True)
@@ -95,18 +97,19 @@ def build(job: dict[str, Any]) -> tuple[SharedBase, TextFormat]:
 
 def ppo_config(job: dict[str, Any]) -> PpoConfig:
     """Return the `ppo` section of a job. No critic warm-up: it would skip half of the work."""
+    shape = shape_of(job["shape"], job["batch"])
     return PpoConfig(
         critic=job["critic"],
         updates=job["warmup"] + job["updates"],
-        batch_size=job["batch"],
-        minibatch_size=job["batch"],
+        batch_size=shape.batch,
+        minibatch_size=shape.batch,
         micro_batch_size=job["micro_batch"],
-        rollout_batch_size=job["rollout_batch"],
-        epochs=job["epochs"],
-        learning_rate=job["learning_rate"],
-        critic_learning_rate=job["learning_rate"],
+        rollout_batch_size=shape.rollout_batch,
+        epochs=EPOCHS,
+        learning_rate=LEARNING_RATE,
+        critic_learning_rate=LEARNING_RATE,
         critic_warmup_updates=0,
-        max_new_tokens=job["response"],
+        max_new_tokens=shape.response,
         checkpoint_every=job["warmup"] + job["updates"],
     )
 
@@ -120,7 +123,8 @@ def matching_seed(
     long an episode gets depends on its uniform numbers alone: the end token is as likely after every prompt, and the
     learning rate is low.
     """
-    first, count = job["batch"] * job["warmup"], job["batch"] * job["updates"]
+    batch = shape_of(job["shape"], job["batch"]).batch
+    first, count = batch * job["warmup"], batch * job["updates"]
     errors: dict[int, float] = {}
     for seed in range(job["seed"], job["seed"] + TRIES):
         samples = sample_episodes(shared, text, ids[:count], range(first, first + count), config, seed)

@@ -1,11 +1,16 @@
-"""Memory of a program; needs the standard library alone, so that both sides can import it."""
+"""Memory of a program; needs nothing that one side lacks, so that both can import it."""
 
 import sys
 from pathlib import Path
 
 
-def peak_bytes() -> int:
-    """Return the largest resident memory of this program; `getrusage` would also count the one that started it."""
+def peak_bytes(device: str) -> int:
+    """Return the most memory that this program has had on a device, `cpu` or `cuda`."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    # `getrusage` would also count the program that started this one.
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

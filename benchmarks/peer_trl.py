@@ -28,7 +28,7 @@ from transformers import (
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from benchmarks.peak import peak_bytes
-from benchmarks.shapes import bias_parameter
+from benchmarks.shapes import EPOCHS, LEARNING_RATE, LORA_ALPHA, LORA_RANK, bias_parameter, shape_of
 
 
 class Watch(TrainerCallback):
@@ -50,18 +50,19 @@ class Watch(TrainerCallback):
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Train as the job says and return what was measured."""
-    imported = peak_bytes()
+    shape = shape_of(job["shape"], job["batch"])
+    imported = peak_bytes(shape.device)
     torch.set_num_threads(job["threads"])
     torch.manual_seed(job["seed"])
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[job["dtype"]]
     folder = Path(job["model"])
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    policy.lm_head.bias = bias_parameter(job["logit_bias"], dtype)
+    policy.lm_head.bias = bias_parameter(job["logit_bias"], shape.vocabulary, dtype)
     reward, value = (_classifier(folder, dtype) for _ in range(2))
     lengths: list[list[int]] = []
     reward.model.register_forward_pre_hook(
-        lambda _, __, inputs: lengths.append((inputs["attention_mask"].sum(1) - job["prompt"]).tolist()),
+        lambda _, __, inputs: lengths.append((inputs["attention_mask"].sum(1) - shape.prompt).tolist()),
         with_kwargs=True,
     )
     prompts = json.loads((folder / "prompts.json").read_text())
@@ -74,9 +75,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         reward_model=reward,
         value_model=value,
         train_dataset=Dataset.from_dict({"input_ids": prompts}),
-        peft_config=LoraConfig(
-            r=job["lora_rank"], lora_alpha=job["lora_alpha"], target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
+        peft_config=LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
         callbacks=[watch],
     )
     steps: list[int] = []
@@ -87,8 +86,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "update_seconds": _differences(watch.times)[job["warmup"] :],
         "update_cpu_seconds": _differences(watch.cpu_times)[job["warmup"] :],
         "optimizer_steps": len(steps),
-        "response_lengths": rollouts[job["batch"] * job["warmup"] :],
-        "peak_bytes": peak_bytes(),
+        "response_lengths": rollouts[shape.batch * job["warmup"] :],
+        "peak_bytes": peak_bytes(shape.device),
         "imported_bytes": imported,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "versions": _versions(),
@@ -96,21 +95,22 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(job: dict[str, Any]) -> PPOConfig:
+    shape = shape_of(job["shape"], job["batch"])
     return PPOConfig(
         output_dir=job["folder"],
         per_device_train_batch_size=job["micro_batch"],
-        gradient_accumulation_steps=job["batch"] // job["micro_batch"],
-        local_rollout_forward_batch_size=job["rollout_batch"],
-        total_episodes=job["batch"] * (job["warmup"] + job["updates"]),
+        gradient_accumulation_steps=shape.batch // job["micro_batch"],
+        local_rollout_forward_batch_size=shape.rollout_batch,
+        total_episodes=shape.batch * (job["warmup"] + job["updates"]),
         num_mini_batches=1,
-        num_ppo_epochs=job["epochs"],
-        response_length=job["response"],
+        num_ppo_epochs=EPOCHS,
+        response_length=shape.response,
         stop_token="eos" if job["length"] == "natural" else None,
         temperature=1.0,
-        learning_rate=job["learning_rate"],
+        learning_rate=LEARNING_RATE,
         num_sample_generations=0,
         bf16=False,
-        use_cpu=True,
+        use_cpu=shape.device == "cpu",
         report_to="none",
         save_strategy="no",
         seed=job["seed"],
