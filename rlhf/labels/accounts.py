@@ -13,6 +13,7 @@ from rlhf.labels.schema import annotators, guidelines, login_tokens, people, ses
 from rlhf.labels.store import Store
 
 Kind = Literal["human", "scripted", "imported"]
+Role = Literal["annotator", "manager", "admin"]
 
 MAX_NAME = 80
 TOKEN_LIFETIME_S = 24 * 3600
@@ -29,6 +30,9 @@ class Annotator:
     kind: Kind
     name: str
     active: bool = True
+    role: Role = "annotator"
+    paused: bool = False
+    task_limit: int | None = None
 
 
 def ensure_annotator(store: Store, name: str, kind: Kind = "human") -> Annotator:
@@ -193,7 +197,8 @@ def _find(connection: Connection, *conditions: Any) -> Annotator | None:
 
 
 def _annotator(row: Any) -> Annotator:
-    return Annotator(row.id, row.pseudonym, row.kind, row.name or row.pseudonym, row.active)
+    name = row.name or row.pseudonym
+    return Annotator(row.id, row.pseudonym, row.kind, name, row.active, row.role, row.paused, row.task_limit)
 
 
 def _valid_token(connection: Connection, token: str, now: float) -> Any:

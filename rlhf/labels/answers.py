@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import Annotator, current_guidelines
-from rlhf.labels.assignment import give_up_slot, latest_answer, take_slot
+from rlhf.labels.assignment import (
+    TaskView,
+    give_up_slot,
+    keep_as_draft,
+    latest_answer,
+    lease_again,
+    read_view,
+    take_slot,
+)
+from rlhf.labels.disputes import add_annotator_where_disputed
 from rlhf.labels.events import answer_digest, append, text_digest
-from rlhf.labels.schema import answers, canonical_json, drafts, tasks, texts
+from rlhf.labels.items import key_as_shown, rank_agreement
+from rlhf.labels.schema import answers, canonical_json, drafts, edits, slots, tasks, texts
 from rlhf.labels.store import Store, read_meta
 from rlhf.records import Ranking
 
@@ -20,13 +30,21 @@ Verdict = Literal["ranked", "cannot_judge", "skipped"]
 FLAGS = ("harmful", "false", "off_task", "refusal", "personal_data")
 SKIP_REASONS = ("upsetting", "unfamiliar", "language", "broken", "other")
 MAX_COMMENT = 4000
+MAX_EDIT = 20_000
+UNDO_S = 60
+"""Seconds after a submit in which it can be taken back."""
+CONFIDENCE = {1: "unsure", 2: "fairly sure", 3: "sure"}
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a person's click sends. `ranks` and `flags` are in the order in which the responses were shown."""
+    """What a person's click sends. `ranks`, `flags` and `edit_of` go by the order in which the responses were shown.
+
+    `confidence` is 1 to 3 (`CONFIDENCE`) where given. `edit` is a better answer in the person's words, which began as
+    the response at place `edit_of`.
+    """
 
     submission_id: str
     verdict: Verdict = "ranked"
@@ -37,6 +55,18 @@ class Submission:
     reason: str = ""
     comment: str = ""
     active_seconds: float | None = None
+    confidence: int | None = None
+    edit_of: int | None = None
+    edit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a training item teaches: the right ranks as shown, why, and how many pairs were ordered like that."""
+
+    ranks: tuple[int, ...]
+    explanation: str
+    agreement: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +79,7 @@ class Receipt:
     verdict: str
     surplus: bool
     repeated: bool
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +110,7 @@ def submit(store: Store, annotator: Annotator, submission: Submission) -> Receip
         if known is not None:
             if known.annotator_id != annotator.id:
                 raise LabelError("this submission belongs to somebody else; reload the page")
-            return _receipt(known, repeated=True)
+            return _receipt(connection, known, repeated=True)
         draft = connection.execute(
             select(drafts).where(
                 drafts.c.submission_id == submission.submission_id, drafts.c.annotator_id == annotator.id
@@ -96,35 +127,113 @@ def submit(store: Store, annotator: Annotator, submission: Submission) -> Receip
             "first_action_at": draft.first_action_at,
             "active_seconds": submission.active_seconds,
         }
-        return store_answer(store, connection, draft.task_id, annotator, row, submission.comment)
+        written = {"comment": submission.comment, "edit": submission.edit}
+        return store_answer(store, connection, draft.task_id, annotator, row, **written)
 
 
 def store_answer(
-    store: Store, connection: Connection, task_id: int, annotator: Annotator, row: dict[str, Any], comment: str = ""
+    store: Store,
+    connection: Connection,
+    task_id: int,
+    annotator: Annotator,
+    row: dict[str, Any],
+    comment: str = "",
+    edit: str = "",
 ) -> Receipt:
-    """Write a checked answer with its event, slot and free text, inside the open transaction."""
+    """Write a checked answer with its event, slot and free texts, inside the open transaction."""
     now = store.clock()
-    earlier = latest_answer(connection, task_id, annotator.id)
-    nonce = secrets.token_hex(16)
-    comment = comment.strip()
-    row = {
-        **row,
-        "task_id": task_id,
-        "annotator_id": annotator.id,
-        "version": earlier.version + 1 if earlier else 1,
-        "supersedes": earlier.id if earlier else None,
-        "guidelines": current_guidelines(connection)[0] or None,
-        "submitted_at": now,
-        "surplus": not _fill_slot(connection, task_id, annotator.id, row["verdict"], now),
-        "comment_digest": text_digest(read_meta(connection, "salt"), nonce, comment) if comment else "",
-    }
-    payload = {"task": task_id, "annotator": annotator.id, "version": row["version"], "digest": answer_digest(row)}
-    row["event"] = append(connection, "answer", annotator.id, payload, now)
-    answer_id = connection.execute(insert(answers).values(**row).returning(answers.c.id)).scalar_one()
-    if comment:
-        values = {"answer_id": answer_id, "annotator_id": annotator.id, "nonce": nonce, "text": comment}
-        connection.execute(insert(texts).values(**values))
-    return Receipt(answer_id, task_id, row["version"], row["verdict"], row["surplus"], repeated=False)
+    purpose = connection.execute(select(tasks.c.purpose).where(tasks.c.id == task_id)).scalar_one()
+    counts = _fill_slot(connection, task_id, annotator.id, row["verdict"], purpose, now)
+    answer = _write(store, connection, task_id, annotator.id, {**row, "surplus": not counts}, comment, edit)
+    if counts and purpose == "label" and row["verdict"] == "ranked":
+        add_annotator_where_disputed(store, connection, task_id)
+    return _receipt(connection, answer, repeated=False)
+
+
+def undo(store: Store, annotator: Annotator, task_id: int) -> TaskView:
+    """Take the annotator's latest answer to a task back; it becomes his draft again.
+
+    The answer stays in the history. Where it corrected an earlier one, that one counts again; otherwise a version
+    with the verdict "undone" says that none does, and the task is in his hands again.
+
+    Raises:
+        LabelError: There is nothing to take back, more than `UNDO_S` seconds have passed, it was a training item, or the
+            task went to somebody else meanwhile.
+    """
+    with store.transaction() as connection:
+        now = store.clock()
+        latest = latest_answer(connection, task_id, annotator.id)
+        task = connection.execute(select(tasks.c.purpose, tasks.c.state).where(tasks.c.id == task_id)).first()
+        if latest is None or task is None or latest.verdict == "undone" or latest.adjudicates:
+            raise LabelError("there is no answer of yours to take back; reload the page")
+        if now - latest.submitted_at > UNDO_S:
+            raise LabelError(f"an answer can be taken back for {UNDO_S} seconds; open it under My work to correct it")
+        if task.purpose == "training":
+            raise LabelError("a training answer cannot be taken back: its key was shown")
+        earlier = _answer_before(connection, latest)
+        if earlier is not None:
+            texts_before = (_text_of(connection, table, earlier.id) for table in (texts, edits))
+            row = {name: getattr(earlier, name) for name in _CONTENT} | {"surplus": earlier.surplus}
+            _write(store, connection, task_id, annotator.id, row, *texts_before)
+        else:
+            if task.state != "open" or not lease_again(connection, task_id, annotator.id, now):
+                raise LabelError("somebody else has this task now; your answer stays as it was")
+            blank = {
+                "verdict": "undone",
+                "ranks": "[]",
+                "strengths": "[]",
+                "flags": "[]",
+                "all_bad": False,
+                "reason": "",
+            }
+            times = {"shown_at": latest.shown_at, "first_action_at": latest.first_action_at, "active_seconds": None}
+            row = {**blank, **times, "display_order": latest.display_order, "surplus": False}
+            _write(store, connection, task_id, annotator.id, row)
+        keep_as_draft(connection, latest, now)
+        _keep_seconds(connection, latest)
+        return read_view(connection, task_id, annotator.id)
+
+
+def adjudicate(store: Store, manager: Annotator, task_id: int, ranks: Sequence[int], comment: str = "") -> Receipt:
+    """Store a manager's decision on a disputed task: it stands in place of all rankings of the task.
+
+    Args:
+        store: The store.
+        manager: Who decides.
+        task_id: The task.
+        ranks: By candidate; 1 is best.
+        comment: Why.
+
+    Raises:
+        LabelError: The person may not decide, the task is no shared task in use, or the comment is too long.
+        DataError: The ranks do not fit.
+    """
+    if manager.role not in ("manager", "admin"):
+        raise LabelError(f"{manager.pseudonym} is {manager.role}; deciding takes a manager")
+    if len(comment) > MAX_COMMENT:
+        raise LabelError(f"the comment has {len(comment)} characters; use at most {MAX_COMMENT}")
+    with store.transaction() as connection:
+        task = connection.execute(select(tasks).where(tasks.c.id == task_id, tasks.c.purpose == "label")).first()
+        if task is None or task.state == "withdrawn":
+            raise LabelError(f"there is no task {task_id} to decide; reload the page")
+        if len(ranks) != task.candidate_count:
+            raise LabelError(f"{len(ranks)} ranks for {task.candidate_count} responses; rank every response")
+        Ranking("task", manager.pseudonym, tuple(ranks))
+        row = {
+            "verdict": "ranked",
+            "ranks": canonical_json(list(ranks)),
+            "strengths": "[]",
+            "flags": "[]",
+            "all_bad": False,
+            "reason": "",
+            "display_order": canonical_json(list(range(task.candidate_count))),
+            "shown_at": None,
+            "first_action_at": None,
+            "active_seconds": None,
+            "adjudicates": True,
+            "surplus": False,
+        }
+        return _receipt(connection, _write(store, connection, task_id, manager.id, row, comment), repeated=False)
 
 
 def history(store: Store, annotator: Annotator, *, limit: int = 50) -> list[PastAnswer]:
@@ -139,6 +248,7 @@ def history(store: Store, annotator: Annotator, *, limit: int = 50) -> list[Past
         select(answers, tasks.c.prompt)
         .join(tasks, tasks.c.id == answers.c.task_id)
         .where(answers.c.annotator_id == annotator.id, ~later.exists(), tasks.c.state != "withdrawn")
+        .where(answers.c.verdict != "undone", answers.c.adjudicates.is_(None), tasks.c.purpose != "training")
         .order_by(answers.c.submitted_at.desc(), answers.c.id.desc())
         .limit(limit)
     )
@@ -152,10 +262,80 @@ def to_candidates(order: Sequence[int], shown: Sequence[T]) -> list[T]:
     return [values[candidate] for candidate in range(len(order))]
 
 
-def _fill_slot(connection: Connection, task_id: int, annotator_id: str, verdict: str, now: float) -> bool:
+# The columns that hold what an annotator said and how, which a new version may take over from an earlier one.
+_CONTENT = (
+    "verdict", "ranks", "strengths", "flags", "all_bad", "reason", "display_order", "shown_at", "first_action_at",
+    "active_seconds", "confidence", "edit_of",
+)  # fmt: skip
+
+
+def _write(
+    store: Store,
+    connection: Connection,
+    task_id: int,
+    annotator_id: str,
+    row: dict[str, Any],
+    comment: str = "",
+    edit: str = "",
+) -> Any:
+    """Write the next version of an annotator's answer to a task, with its event and free texts; return its row."""
+    now = store.clock()
+    earlier = latest_answer(connection, task_id, annotator_id)
+    written = {texts: comment.strip(), edits: edit.strip()}
+    nonces = {table: secrets.token_hex(16) for table, text in written.items() if text}
+    salt = read_meta(connection, "salt")
+    digests = {table: text_digest(salt, nonce, written[table]) for table, nonce in nonces.items()}
+    row = {
+        "submission_id": secrets.token_hex(16),
+        "confidence": None,
+        "edit_of": None,
+        "adjudicates": None,
+        **row,
+        "task_id": task_id,
+        "annotator_id": annotator_id,
+        "version": earlier.version + 1 if earlier else 1,
+        "supersedes": earlier.id if earlier else None,
+        "guidelines": current_guidelines(connection)[0] or None,
+        "submitted_at": now,
+        "comment_digest": digests.get(texts, ""),
+        "edit_digest": digests.get(edits),
+    }
+    payload = {"task": task_id, "annotator": annotator_id, "version": row["version"], "digest": answer_digest(row)}
+    row["event"] = append(connection, "answer", annotator_id, payload, now)
+    answer = connection.execute(insert(answers).values(**row).returning(answers)).one()
+    for table, nonce in nonces.items():
+        values = {"answer_id": answer.id, "annotator_id": annotator_id, "nonce": nonce, "text": written[table]}
+        connection.execute(insert(table).values(**values))
+    return answer
+
+
+def _answer_before(connection: Connection, answer: Any) -> Any:
+    """Return the version that an answer superseded, None where there is none or it was taken back."""
+    if answer.supersedes is None:
+        return None
+    row = connection.execute(select(answers).where(answers.c.id == answer.supersedes)).one()
+    return None if row.verdict == "undone" else row
+
+
+def _text_of(connection: Connection, table: Table, answer_id: int) -> str:
+    return connection.execute(select(table.c.text).where(table.c.answer_id == answer_id)).scalar() or ""
+
+
+def _keep_seconds(connection: Connection, answer: Any) -> None:
+    """Let the clock of a draft go on from where the answer's stopped."""
+    mine = (drafts.c.task_id == answer.task_id, drafts.c.annotator_id == answer.annotator_id)
+    values = {"active_seconds": answer.active_seconds or 0.0, "first_action_at": answer.first_action_at}
+    connection.execute(update(drafts).where(*mine).values(**values))
+
+
+def _fill_slot(connection: Connection, task_id: int, annotator_id: str, verdict: str, purpose: str, now: float) -> bool:
     """Settle the slot of an answer; return whether the answer counts."""
-    if verdict == "skipped":
+    if purpose == "label" and verdict == "skipped":
         give_up_slot(connection, task_id, annotator_id)
+        return True
+    if purpose != "label":
+        mine = (slots.c.task_id == task_id, slots.c.annotator_id == annotator_id)
+        connection.execute(update(slots).where(*mine).values(status="done"))
         return True
     state = connection.execute(select(tasks.c.state).where(tasks.c.id == task_id)).scalar_one()
     return state == "open" and take_slot(connection, task_id, annotator_id, now)
@@ -171,6 +351,7 @@ def _content(submission: Submission, order: list[int], annotator: Annotator) -> 
         raise LabelError(f"reason is {submission.reason!r}; only a skip has a reason")
     if len(submission.comment) > MAX_COMMENT:
         raise LabelError(f"the comment has {len(submission.comment)} characters; use at most {MAX_COMMENT}")
+    _require_extras(submission, order)
     ranks, flags, strengths = [], [], []
     if submission.verdict == "ranked":
         ranks, flags, strengths = _ranking_content(submission, order, annotator)
@@ -182,7 +363,20 @@ def _content(submission: Submission, order: list[int], annotator: Annotator) -> 
         "flags": canonical_json(flags),
         "all_bad": submission.all_bad and submission.verdict == "ranked",
         "reason": submission.reason,
+        "confidence": submission.confidence,
+        "edit_of": order[submission.edit_of] if submission.edit_of is not None and submission.edit.strip() else None,
     }
+
+
+def _require_extras(submission: Submission, order: list[int]) -> None:
+    if submission.confidence is not None and submission.confidence not in CONFIDENCE:
+        raise LabelError(f"confidence is {submission.confidence}; use one of {', '.join(map(str, CONFIDENCE))}")
+    if len(submission.edit) > MAX_EDIT:
+        raise LabelError(f"the better answer has {len(submission.edit)} characters; use at most {MAX_EDIT}")
+    if submission.edit.strip() and submission.edit_of is None:
+        raise LabelError("the better answer does not say which response it began from")
+    if submission.edit_of is not None and not 0 <= submission.edit_of < len(order):
+        raise LabelError(f"edit_of is {submission.edit_of}; there are {len(order)} responses")
 
 
 def _ranking_content(submission: Submission, order: list[int], annotator: Annotator) -> tuple[list[int], Any, Any]:
@@ -202,8 +396,21 @@ def _ranking_content(submission: Submission, order: list[int], annotator: Annota
     return ranks, flags if any(flags) else [], list(submission.strengths)
 
 
-def _receipt(row: Any, *, repeated: bool) -> Receipt:
-    return Receipt(row.id, row.task_id, row.version, row.verdict, row.surplus, repeated)
+def _receipt(connection: Connection, row: Any, *, repeated: bool) -> Receipt:
+    feedback = _feedback(connection, row)
+    return Receipt(row.id, row.task_id, row.version, row.verdict, row.surplus, repeated, feedback)
+
+
+def _feedback(connection: Connection, row: Any) -> Feedback | None:
+    """Return what a training item teaches; None for all others."""
+    query = select(tasks.c.key, tasks.c.explanation).where(tasks.c.id == row.task_id, tasks.c.purpose == "training")
+    task = connection.execute(query).first()
+    if task is None:
+        return None
+    key: list[int] = json.loads(task.key)
+    ranks: list[int] = json.loads(row.ranks)
+    agreement = rank_agreement(key, ranks) if ranks else 0.0
+    return Feedback(key_as_shown(task, json.loads(row.display_order)), task.explanation or "", agreement)
 
 
 def _past(row: Any) -> PastAnswer:

@@ -1,25 +1,29 @@
 """Assignment: who works on what. Slots are filled, never counted, so that the overlap cannot be exceeded.
 
 A slot is free, leased (somebody reads and orders right now) or done. Autosave renews the lease. A lease that ran
-out makes the slot available to others; the draft stays with its annotator.
+out makes the slot free for others; the draft stays with its annotator.
+
+Slots of shared tasks are made when the tasks are published. Those of training, gold and repeat items are made when the
+item is handed out, belong to one annotator, and never run out.
 """
 
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, insert, literal_column, select, update
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import Annotator
-from rlhf.labels.publishing import current_answer_ids, task_responses
-from rlhf.labels.schema import answers, canonical_json, drafts, slots, tasks, texts
+from rlhf.labels.items import hand_out_training, hand_out_unseen, training_left
+from rlhf.labels.publishing import PURPOSE, task_responses
+from rlhf.labels.schema import annotators, answers, canonical_json, drafts, edits, rounds, slots, tasks, texts
 from rlhf.labels.store import Store
 from rlhf.records import PromptText, parse_prompt
 
 LEASE_S = 20 * 60
-MAX_DRAFT_BYTES = 64 * 1024
+MAX_DRAFT_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +42,27 @@ class TaskView:
     version: int
     active_seconds: float
     prompt_id: str
+    training: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """An annotator's own figures."""
+    """An annotator's own figures; repeat and gold items count as what they look like."""
 
     ranked: int
     cannot_judge: int
     skipped: int
     surplus: int
     available: int
+    training_left: int
 
 
 def claim(store: Store, annotator: Annotator, *, round: int | None = None) -> TaskView | None:
     """Return the annotator's task at hand, or the next one, or None when there is nothing to do.
 
-    Tasks that others have started come first (so that prompts get complete), then higher priority, then the
-    seeded order of publication. Nobody gets a task twice, or one that he skipped.
+    Training items come first, and gold and repeat items where it is their turn. Among tasks, those that others have
+    started come first (so that prompts get complete), then the order of publication. Nobody gets a task twice,
+    or one that he skipped. Who is paused or has reached his limit gets nothing new.
     """
     views = claim_many(store, annotator, limit=1, round=round)
     return views[0] if views else None
@@ -69,13 +76,28 @@ def claim_many(store: Store, annotator: Annotator, *, limit: int, round: int | N
     """
     if not annotator.active:
         raise LabelError(f"{annotator.pseudonym} is not active and gets no tasks")
-    with store.transaction() as connection:
+    with store.transaction(chained=False) as connection:
         now = store.clock()
+        # Two tabs of one person must not take two tasks at once.
+        me = connection.execute(
+            select(annotators).where(annotators.c.id == annotator.id).with_for_update(key_share=True)
+        ).one()
+        _free_expired(connection, now)
         held = _held_tasks(connection, annotator.id, round)[:limit]
         for task_id in held:
             _renew(connection, task_id, annotator.id, now)
-        taken = _lease(connection, annotator.id, limit - len(held), round, now) if len(held) < limit else []
+        more = limit - len(held)
+        taken = _take_next(connection, me, more, round, now) if more and not me.paused else []
         return [read_view(connection, task_id, annotator.id) for task_id in [*held, *taken]]
+
+
+def why_none(store: Store, annotator: Annotator, *, round: int | None = None) -> Literal["paused", "limit", "done"]:
+    """Say why `claim` gave nothing."""
+    with store.reading() as connection:
+        me = connection.execute(select(annotators).where(annotators.c.id == annotator.id)).one()
+        if me.paused:
+            return "paused"
+        return "limit" if _room(connection, me, round) == 0 else "done"
 
 
 def save_draft(
@@ -97,7 +119,7 @@ def save_draft(
     body = canonical_json(draft)
     if len(body.encode()) > MAX_DRAFT_BYTES:
         raise LabelError(f"the draft has {len(body.encode())} bytes; shorten the comment")
-    with store.transaction() as connection:
+    with store.transaction(chained=False) as connection:
         now = store.clock()
         row = connection.execute(_own_draft(annotator.id, submission_id)).first()
         if row is None:
@@ -115,45 +137,58 @@ def save_draft(
 
 def renew(store: Store, annotator: Annotator, submission_id: str) -> bool:
     """Renew the lease without a change; return whether the annotator still holds the slot."""
-    with store.transaction() as connection:
+    with store.transaction(chained=False) as connection:
         row = connection.execute(_own_draft(annotator.id, submission_id)).first()
         return row is not None and _renew(connection, row.task_id, annotator.id, store.clock())
 
 
 def release(store: Store, annotator: Annotator, submission_id: str) -> None:
-    """Give a leased slot back (the page was closed); the draft stays."""
-    with store.transaction() as connection:
+    """Give a leased slot of a shared task back (the page was closed); the draft stays."""
+    with store.transaction(chained=False) as connection:
         row = connection.execute(_own_draft(annotator.id, submission_id)).first()
         if row is not None:
             mine = (slots.c.task_id == row.task_id, slots.c.annotator_id == annotator.id, slots.c.status == "leased")
-            connection.execute(update(slots).where(*mine).values(expires_at=store.clock()))
+            connection.execute(
+                update(slots).where(*mine, slots.c.expires_at.is_not(None)).values(expires_at=store.clock())
+            )
 
 
 def open_answer(store: Store, annotator: Annotator, task_id: int) -> TaskView:
     """Return a task the annotator answered, with that answer as the draft, to be corrected.
 
     Raises:
-        LabelError: The annotator did not answer this task.
+        LabelError: The annotator did not answer this task, or it was for training.
     """
-    with store.transaction() as connection:
+    with store.transaction(chained=False) as connection:
         latest = latest_answer(connection, task_id, annotator.id)
-        if latest is None:
+        purpose = connection.execute(select(tasks.c.purpose).where(tasks.c.id == task_id)).scalar()
+        if latest is None or latest.verdict == "undone":
             raise LabelError("this task is not among your answers; reload the page")
+        if purpose == "training":
+            raise LabelError("this was a training task; it needs no correction")
         known = connection.execute(
             select(drafts.c.task_id).where(drafts.c.task_id == task_id, drafts.c.annotator_id == annotator.id)
         ).first()
         if known is None:
-            comment = connection.execute(select(texts.c.text).where(texts.c.answer_id == latest.id)).scalar()
-            state = answer_as_draft(latest, comment or "")
-            _insert_draft(connection, task_id, annotator.id, latest.display_order, state, store.clock())
+            keep_as_draft(connection, latest, store.clock())
         return read_view(connection, task_id, annotator.id)
+
+
+def keep_as_draft(connection: Connection, answer: Any, now: float) -> None:
+    """Make a draft of an answer, as the annotator gave it."""
+    comment, edit = (
+        connection.execute(select(table.c.text).where(table.c.answer_id == answer.id)).scalar() or ""
+        for table in (texts, edits)
+    )
+    state = answer_as_draft(answer, comment, edit)
+    _insert_draft(connection, answer.task_id, answer.annotator_id, answer.display_order, state, now)
 
 
 def drop_correction(store: Store, annotator: Annotator, submission_id: str) -> None:
     """Forget a correction that was begun; the answer stays as it is."""
-    with store.transaction() as connection:
+    with store.transaction(chained=False) as connection:
         row = connection.execute(_own_draft(annotator.id, submission_id)).first()
-        if row is not None and latest_answer(connection, row.task_id, annotator.id) is not None:
+        if row is not None and has_answered(connection, row.task_id, annotator.id):
             connection.execute(delete(drafts).where(drafts.c.submission_id == submission_id))
 
 
@@ -162,7 +197,7 @@ def open_correction(store: Store, annotator: Annotator) -> TaskView | None:
     with store.reading() as connection:
         query = select(drafts.c.task_id).where(drafts.c.annotator_id == annotator.id)
         task_id = connection.execute(query.order_by(drafts.c.updated_at.desc()).limit(1)).scalar()
-        if task_id is None or latest_answer(connection, task_id, annotator.id) is None:
+        if task_id is None or not has_answered(connection, task_id, annotator.id):
             return None
         return read_view(connection, task_id, annotator.id)
 
@@ -170,21 +205,30 @@ def open_correction(store: Store, annotator: Annotator) -> TaskView | None:
 def progress(store: Store, annotator: Annotator, *, round: int | None = None) -> Progress:
     """Return the annotator's own figures."""
     with store.reading() as connection:
-        mine = answers.c.annotator_id == annotator.id
-        query = select(answers.c.verdict, func.count()).where(mine, answers.c.id.in_(current_answer_ids()))
-        if round is not None:
-            query = query.where(answers.c.task_id.in_(select(tasks.c.id).where(tasks.c.round == round)))
-        counts = {row[0]: row[1] for row in connection.execute(query.group_by(answers.c.verdict))}
-        surplus = connection.execute(select(func.count()).where(mine, answers.c.surplus)).scalar_one()
-        free = _available(annotator.id, round, store.clock())
-        available = connection.execute(select(func.count(slots.c.task_id.distinct())).join(tasks).where(*free))
-        held = len(_held_tasks(connection, annotator.id, round))
+        later = answers.alias("later")
+        superseded = exists().where(
+            later.c.task_id == answers.c.task_id,
+            later.c.annotator_id == answers.c.annotator_id,
+            later.c.version > answers.c.version,
+        )
+        query = (
+            select(answers.c.verdict, answers.c.surplus, func.count())
+            .join(tasks)
+            .where(answers.c.annotator_id == annotator.id, ~superseded, tasks.c.purpose != "training")
+            .group_by(answers.c.verdict, answers.c.surplus)
+        )
+        counts = connection.execute(query if round is None else query.where(tasks.c.round == round)).all()
+        me = connection.execute(select(annotators).where(annotators.c.id == annotator.id)).one()
+        by_verdict = dict.fromkeys(("ranked", "cannot_judge", "skipped", "undone"), 0)
+        for verdict, _, count in counts:
+            by_verdict[verdict] += count
         return Progress(
-            ranked=counts.get("ranked", 0),
-            cannot_judge=counts.get("cannot_judge", 0),
-            skipped=counts.get("skipped", 0),
-            surplus=surplus,
-            available=available.scalar_one() + held,
+            ranked=by_verdict["ranked"],
+            cannot_judge=by_verdict["cannot_judge"],
+            skipped=by_verdict["skipped"],
+            surplus=sum(count for _, surplus, count in counts if surplus),
+            available=_count_available(connection, me, round),
+            training_left=training_left(connection, annotator.id, round),
         )
 
 
@@ -194,9 +238,15 @@ def latest_answer(connection: Connection, task_id: int, annotator_id: str) -> An
     return connection.execute(query.order_by(answers.c.version.desc()).limit(1)).first()
 
 
-def answer_as_draft(row: Any, comment: str) -> dict[str, Any]:
+def has_answered(connection: Connection, task_id: int, annotator_id: str) -> bool:
+    """Say whether the annotator has an answer to a task that he did not take back."""
+    latest = latest_answer(connection, task_id, annotator_id)
+    return latest is not None and latest.verdict != "undone"
+
+
+def answer_as_draft(row: Any, comment: str, edit: str = "") -> dict[str, Any]:
     """Return an answer as a draft, in the order in which the candidates were shown."""
-    order = json.loads(row.display_order)
+    order: list[int] = json.loads(row.display_order)
     ranks, flags = json.loads(row.ranks), json.loads(row.flags)
     return {
         "levels": [ranks[candidate] for candidate in order] if ranks else [],
@@ -204,6 +254,9 @@ def answer_as_draft(row: Any, comment: str) -> dict[str, Any]:
         "flags": [flags[candidate] for candidate in order] if flags else [],
         "all_bad": row.all_bad,
         "comment": comment,
+        "confidence": row.confidence,
+        "edit_of": None if row.edit_of is None else order.index(row.edit_of),
+        "edit": edit,
     }
 
 
@@ -213,18 +266,27 @@ def take_slot(connection: Connection, task_id: int, annotator_id: str, now: floa
     done = {"status": "done", "annotator_id": annotator_id, "expires_at": None}
     if connection.execute(update(slots).where(*mine).values(**done)).rowcount:
         return True
-    free = select(slots.c.slot).where(slots.c.task_id == task_id, _is_free(now)).order_by(slots.c.slot).limit(1)
-    slot = connection.execute(free).scalar()
-    if slot is None:
-        return False
-    connection.execute(update(slots).where(slots.c.task_id == task_id, slots.c.slot == slot).values(**done))
-    return True
+    _lock_task(connection, task_id)
+    _free_expired(connection, now, task_id)
+    return _fill_free(connection, task_id, done) is not None
+
+
+def lease_again(connection: Connection, task_id: int, annotator_id: str, now: float) -> bool:
+    """Turn the annotator's done slot, or else a free one, into a lease; return False where there is none."""
+    mine = (slots.c.task_id == task_id, slots.c.annotator_id == annotator_id)
+    lease = {"status": "leased", "annotator_id": annotator_id, "expires_at": now + LEASE_S}
+    if connection.execute(update(slots).where(*mine).values(**lease)).rowcount:
+        return True
+    _lock_task(connection, task_id)
+    return _fill_free(connection, task_id, lease) is not None
 
 
 def give_up_slot(connection: Connection, task_id: int, annotator_id: str) -> None:
     """Make the annotator's slot free again."""
     mine = (slots.c.task_id == task_id, slots.c.annotator_id == annotator_id)
-    connection.execute(update(slots).where(*mine).values(status="free", annotator_id=None, expires_at=None))
+    free = update(slots).where(*mine).values(status="free", annotator_id=None, expires_at=None)
+    if connection.execute(free).rowcount:
+        connection.execute(update(tasks).where(tasks.c.id == task_id).values(free=tasks.c.free + 1))
 
 
 def read_view(connection: Connection, task_id: int, annotator_id: str) -> TaskView:
@@ -248,6 +310,7 @@ def read_view(connection: Connection, task_id: int, annotator_id: str) -> TaskVi
         version=latest.version if latest else 0,
         active_seconds=row.active_seconds,
         prompt_id=row.prompt_id,
+        training=row.purpose == "training",
     )
 
 
@@ -264,46 +327,131 @@ def _held_tasks(connection: Connection, annotator_id: str, round: int | None) ->
     return list(connection.execute(query).scalars())
 
 
-def _is_free(now: float) -> Any:
-    return or_(slots.c.status == "free", (slots.c.status == "leased") & (slots.c.expires_at <= now))
+def _in_queue(round: int | None) -> list[Any]:
+    """Return the conditions on shared tasks that somebody could take; an index holds just these."""
+    # Written out, because a planner that sees placeholders cannot know that the partial index fits.
+    wanted = {tasks.c.state: "'open'", tasks.c.purpose: f"'{PURPOSE}'"}
+    conditions: list[Any] = [column == literal_column(value) for column, value in wanted.items()]
+    conditions.append(tasks.c.free > literal_column("0"))
+    return conditions if round is None else [*conditions, tasks.c.round == round]
 
 
-def _available(annotator_id: str, round: int | None, now: float) -> list[Any]:
-    """Return the conditions on slots that the annotator could take."""
-    other = slots.alias("other")
-    conditions = [
-        tasks.c.state == "open",
-        _is_free(now),
-        ~exists().where(other.c.task_id == slots.c.task_id, other.c.annotator_id == annotator_id),
-        ~exists().where(answers.c.task_id == slots.c.task_id, answers.c.annotator_id == annotator_id),
-    ]
-    if round is not None:
-        conditions.append(tasks.c.round == round)
-    return conditions
+def _unanswered(annotator_id: str) -> Any:
+    mine = (answers.c.task_id == tasks.c.id, answers.c.annotator_id == annotator_id)
+    return ~exists().where(*mine)
 
 
-def _lease(connection: Connection, annotator_id: str, limit: int, round: int | None, now: float) -> list[int]:
-    first_slot = func.min(slots.c.slot).label("slot")
-    query = (
-        select(slots.c.task_id, first_slot)
+def _free_expired(connection: Connection, now: float, task_id: int | None = None) -> None:
+    """Make the slots free whose leases ran out."""
+    query = select(slots.c.task_id, slots.c.slot).where(slots.c.status == "leased", slots.c.expires_at <= now)
+    if task_id is not None:
+        query = query.where(slots.c.task_id == task_id)
+    expired = connection.execute(
+        query.order_by(slots.c.task_id).with_for_update(skip_locked=True, key_share=True)
+    ).all()
+    for owner, slot in expired:
+        this = (slots.c.task_id == owner, slots.c.slot == slot)
+        connection.execute(update(slots).where(*this).values(status="free", annotator_id=None, expires_at=None))
+        connection.execute(update(tasks).where(tasks.c.id == owner).values(free=tasks.c.free + 1))
+
+
+def _lock_task(connection: Connection, task_id: int) -> None:
+    connection.execute(select(tasks.c.id).where(tasks.c.id == task_id).with_for_update(key_share=True))
+
+
+def _fill_free(connection: Connection, task_id: int, values: dict[str, Any]) -> Any:
+    """Give the first free slot of a (locked) task these values; return the slot's row, None where there is none."""
+    free = select(slots).where(slots.c.task_id == task_id, slots.c.status == "free").order_by(slots.c.slot).limit(1)
+    slot = connection.execute(free).first()
+    if slot is not None:
+        connection.execute(update(slots).where(slots.c.task_id == task_id, slots.c.slot == slot.slot).values(**values))
+        connection.execute(update(tasks).where(tasks.c.id == task_id).values(free=tasks.c.free - 1, started=True))
+    return slot
+
+
+def _room(connection: Connection, me: Any, round: int | None) -> int | None:
+    """Return how many more tasks the annotator may have, None for any number; training does not count."""
+    limit = me.task_limit
+    if limit is None and round is not None:
+        limit = connection.execute(select(rounds.c.task_limit).where(rounds.c.round == round)).scalar()
+    if limit is None:
+        return None
+    given = (
+        select(func.count())
+        .select_from(slots)
         .join(tasks)
-        .where(*_available(annotator_id, round, now))
-        .group_by(slots.c.task_id, tasks.c.started, tasks.c.priority, tasks.c.position)
-        .order_by(tasks.c.started.desc(), tasks.c.priority.desc(), tasks.c.position, slots.c.task_id)
-        .limit(limit)
+        .where(slots.c.annotator_id == me.id, slots.c.status != "free", tasks.c.purpose != "training")
     )
+    return max(
+        0, limit - connection.execute(given if round is None else given.where(tasks.c.round == round)).scalar_one()
+    )
+
+
+def _take_next(connection: Connection, me: Any, limit: int, round: int | None, now: float) -> list[int]:
+    """Hand out up to `limit` tasks: training first, gold or repeat items in their turn, own drafts, then the queue."""
     taken: list[int] = []
-    for task_id, slot in connection.execute(query).all():
-        this = (slots.c.task_id == task_id, slots.c.slot == slot)
-        lease = {"status": "leased", "annotator_id": annotator_id, "expires_at": now + LEASE_S}
-        connection.execute(update(slots).where(*this).values(**lease))
-        connection.execute(update(tasks).where(tasks.c.id == task_id, ~tasks.c.started).values(started=True))
-        kept = select(drafts.c.task_id).where(drafts.c.task_id == task_id, drafts.c.annotator_id == annotator_id)
-        if connection.execute(kept).first() is None:
-            order = connection.execute(select(slots.c.display_order).where(*this)).scalar_one()
-            _insert_draft(connection, task_id, annotator_id, order, {}, now)
-        taken.append(task_id)
+    if me.kind != "scripted":
+        training = hand_out_training(connection, me.id, round, now)
+        if training is not None:
+            return [_begin(connection, *training, me.id, now)]
+    room = _room(connection, me, round)
+    limit = limit if room is None else min(limit, room)
+    if limit and me.kind != "scripted":
+        unseen = hand_out_unseen(connection, me.id, round, now)
+        if unseen is not None:
+            taken.append(_begin(connection, *unseen, me.id, now))
+    taken += _lease(connection, me.id, limit - len(taken), round, now, resume=True)
+    return taken + _lease(connection, me.id, limit - len(taken), round, now, resume=False)
+
+
+def _lease(
+    connection: Connection, annotator_id: str, limit: int, round: int | None, now: float, *, resume: bool
+) -> list[int]:
+    """Lease slots of shared tasks: those of the annotator's own drafts whose leases ran out, or of the queue."""
+    if limit <= 0:
+        return []
+    query = select(tasks.c.id).where(*_in_queue(round))
+    if resume:
+        query = query.join(drafts, and_(drafts.c.task_id == tasks.c.id, drafts.c.annotator_id == annotator_id))
+        query = query.order_by(drafts.c.updated_at.desc())
+    else:
+        query = query.where(_unanswered(annotator_id)).order_by(tasks.c.started.desc(), tasks.c.position, tasks.c.id)
+    taken: list[int] = []
+    found = (
+        connection.execute(query.limit(limit).with_for_update(skip_locked=True, of=tasks, key_share=True))
+        .scalars()
+        .all()
+    )
+    lease = {"status": "leased", "annotator_id": annotator_id, "expires_at": now + LEASE_S}
+    for task_id in found:
+        if resume and has_answered(connection, task_id, annotator_id):
+            continue  # a correction, for which he needs no slot
+        slot = _fill_free(connection, task_id, lease)
+        if slot is not None:
+            taken.append(_begin(connection, task_id, slot.display_order, annotator_id, now))
     return taken
+
+
+def _begin(connection: Connection, task_id: int, order: str, annotator_id: str, now: float) -> int:
+    """Give the annotator a draft of a task, unless he has one; one without content takes the new slot's order."""
+    mine = (drafts.c.task_id == task_id, drafts.c.annotator_id == annotator_id)
+    kept = connection.execute(select(drafts.c.state).where(*mine)).first()
+    if kept is None:
+        _insert_draft(connection, task_id, annotator_id, order, {}, now)
+    elif kept.state == "{}":
+        connection.execute(update(drafts).where(*mine).values(display_order=order))
+    return task_id
+
+
+def _count_available(connection: Connection, me: Any, round: int | None) -> int:
+    """Return how many shared tasks the annotator could still do, those in his hands among them."""
+    queue = select(func.count()).select_from(tasks).where(*_in_queue(round))
+    mine = select(answers.c.task_id).where(answers.c.annotator_id == me.id).distinct()
+    seen = queue.where(tasks.c.id.in_(mine))
+    left = connection.execute(queue).scalar_one() - connection.execute(seen).scalar_one()
+    held = len(_held_tasks(connection, me.id, round))
+    room = _room(connection, me, round)
+    return held + (left if room is None else min(left, room))
 
 
 def _insert_draft(
@@ -325,7 +473,9 @@ def _insert_draft(
 
 def _renew(connection: Connection, task_id: int, annotator_id: str, now: float) -> bool:
     mine = (slots.c.task_id == task_id, slots.c.annotator_id == annotator_id, slots.c.status == "leased")
-    return connection.execute(update(slots).where(*mine).values(expires_at=now + LEASE_S)).rowcount > 0
+    own = update(slots).where(*mine, slots.c.expires_at.is_(None)).values(status="leased")
+    shared = update(slots).where(*mine, slots.c.expires_at.is_not(None)).values(expires_at=now + LEASE_S)
+    return connection.execute(shared).rowcount + connection.execute(own).rowcount > 0
 
 
 def _own_draft(annotator_id: str, submission_id: str) -> Any:

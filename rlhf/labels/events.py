@@ -9,14 +9,16 @@ from typing import Any, cast
 from sqlalchemy import Connection, Row, insert, select
 
 from rlhf.errors import LabelError
-from rlhf.labels.schema import answers, canonical_json, events, tasks, texts
+from rlhf.labels.schema import answers, canonical_json, edits, events, tasks, texts
 from rlhf.labels.store import Store
 
 GENESIS = "0" * 64
 SYSTEM = "system"
 
 # What an answer's event vouches for; the surrogate key and the event's own number are not content.
-ANSWER_CONTENT = [column for column in answers.c if column.name not in ("id", "event")]
+ANSWER_CONTENT = [column.name for column in answers.c if column.name not in ("id", "event")]
+# Columns that came later enter a digest only where they hold something, so that earlier digests stay true.
+LATER_CONTENT = {"confidence", "edit_of", "edit_digest", "adjudicates"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def append(connection: Connection, kind: str, actor: str, payload: dict[str, Any
 
 def answer_digest(row: Any) -> str:
     """Return the digest of an answer's content, given its row as a mapping."""
-    content = {column.name: row[column.name] for column in ANSWER_CONTENT}
+    content = {name: row[name] for name in ANSWER_CONTENT if name not in LATER_CONTENT or row[name] is not None}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
@@ -167,18 +169,21 @@ def _answer_problems(vouched: dict[int, Any], found: Any) -> list[str]:
 
 
 def _text_problems(connection: Connection, salt: str) -> list[str]:
-    query = select(texts, answers.c.comment_digest).join(answers, answers.c.id == texts.c.answer_id)
-    return [
-        f"answer {row.answer_id}: its free text was changed"
-        for row in connection.execute(query)
-        if text_digest(salt, row.nonce, row.text) != row.comment_digest
-    ]
+    problems: list[str] = []
+    for table, digest in ((texts, answers.c.comment_digest), (edits, answers.c.edit_digest)):
+        query = select(table, digest.label("digest")).join(answers, answers.c.id == table.c.answer_id)
+        problems += [
+            f"answer {row.answer_id}: its free text was changed"
+            for row in connection.execute(query)
+            if text_digest(salt, row.nonce, row.text) != row.digest
+        ]
+    return problems
 
 
 def _task_problems(connection: Connection, rows: list[Row[Any]] | Any) -> list[str]:
     published = {
         (payload.get("round"), prompt_id, content)
-        for payload in (_payload(row) for row in rows if row.kind == "publish")
+        for payload in (_payload(row) for row in rows if row.kind in ("publish", "items"))
         for prompt_id, content in payload.get("tasks", [])
     }
     problems: list[str] = []

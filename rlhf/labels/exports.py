@@ -103,7 +103,7 @@ def import_rankings(store: Store, path: Path, *, round: int = 0) -> Imported:
     with store.transaction() as connection:
         published = {row.prompt_id: row for row in _published(connection, round)}
         if not published:
-            raise LabelError(f"{store.path}: round {round} has no tasks; publish the candidates first")
+            raise LabelError(f"{store.place}: round {round} has no tasks; publish the candidates first")
         rankings = read_rankings(path, published_sets(store, round))
         _require_known_flags(path, rankings)
         known = set(connection.execute(select(answers.c.submission_id)).scalars())

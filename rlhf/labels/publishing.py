@@ -1,20 +1,43 @@
-"""Publishing: candidate sets become tasks with slots; the state of a round; closing it."""
+"""Publishing: candidate sets become tasks with slots; how a round is given out; its state; closing it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from rlhf.errors import LabelError, LabelsAtRiskError
 from rlhf.labels.events import SYSTEM, append, task_hash
-from rlhf.labels.schema import annotators, answers, canonical_json, slots, tasks
+from rlhf.labels.schema import annotators, answers, canonical_json, rounds, slots, tasks
 from rlhf.labels.store import Store
 from rlhf.records import CandidateSet, prompt_to_json
 
 PURPOSE = "label"
+RANDOM_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How a round's tasks are given out beyond their overlap.
+
+    Attributes:
+        max_overlap: Annotators that a disputed task gets at most, one at a time; None: never more than the overlap.
+        extra_below: A task whose annotators agree less than this (tie-aware pairwise agreement, 0 to 1) is disputed.
+        repeat_share: Share of an annotator's tasks that he has ranked before, shown in another order.
+        gold_share: Share of an annotator's tasks whose answer is known.
+        task_limit: Most tasks of the round for one annotator; an annotator's own limit goes before it.
+        random_share: With priorities, share of the tasks that are taken at random all the same, and marked so.
+    """
+
+    max_overlap: int | None = None
+    extra_below: float | None = None
+    repeat_share: float = 0.0
+    gold_share: float = 0.0
+    task_limit: int | None = None
+    random_share: float = RANDOM_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +78,7 @@ def publish(
     round: int = 0,
     seed: int = 0,
     priorities: Mapping[str, float] | None = None,
+    distribution: Distribution | None = None,
     discard_answers: bool = False,
 ) -> Published:
     """Make `candidate_sets` the tasks of a round, each with `overlap` slots; a repeat changes nothing.
@@ -68,19 +92,20 @@ def publish(
         overlap: How many annotators rank each task.
         round: The round's number.
         seed: Seeds the order of the tasks and the order in which each slot shows the candidates.
-        priorities: By prompt id; higher comes first.
+        priorities: By prompt id; higher comes first. A random share of the tasks does not heed them.
+        distribution: What else decides who gets which task; plain where not given.
         discard_answers: Allow to withdraw tasks that people answered.
 
     Raises:
         LabelsAtRiskError: People answered a task that would be withdrawn.
-        LabelError: The overlap is below 1 or below that of the tasks published before, or a prompt comes twice.
+        LabelError: The overlap is below 1, a prompt comes twice, or the distribution makes no sense.
     """
-    if overlap < 1:
-        raise LabelError(f"overlap is {overlap}; at least one annotator must rank each task")
+    distribution = distribution or Distribution()
+    _check_distribution(overlap, distribution)
     _refuse_repeats(candidate_sets)
+    wanted = [task_row(item, round, seed) for item in candidate_sets]
     with store.transaction() as connection:
         now = store.clock()
-        wanted = [_task_row(item, round, seed, now) for item in candidate_sets]
         known = {(row.prompt_id, row.content_hash): row for row in _round_tasks(connection, round)}
         keys = {(row["prompt_id"], row["content_hash"]) for row in wanted}
         leaving = [row for key, row in known.items() if key not in keys and row.state != "withdrawn"]
@@ -90,40 +115,45 @@ def publish(
         returning = [known[key].id for key in keys if key in known and known[key].state == "withdrawn"]
         _set_state(connection, [row.id for row in leaving], "withdrawn")
         _set_state(connection, returning, "open")
+        _set_round(connection, round, overlap, seed, distribution)
         if new or leaving or returning:
             content = sorted([row["prompt_id"], row["content_hash"]] for row in wanted)
             payload = {"round": round, "overlap": overlap, "seed": seed, "tasks": content}
             append(connection, "publish", SYSTEM, payload, now)
         if new:
-            connection.execute(insert(tasks), new)
-        _set_order(connection, round, seed, priorities or {})
+            connection.execute(insert(tasks), [{**row, "published_at": now} for row in new])
+        _set_order(connection, round, seed, priorities or {}, distribution.random_share)
         count = _ensure_slots(connection, round, keys, overlap)
         return Published(len(wanted), len(new), len(leaving), count)
 
 
-def close_round(store: Store, round: int) -> int:
+def close_round(store: Store, round: int, actor: str = SYSTEM) -> int:
     """Close what is still open in a round; return how many tasks that were.
 
     Leases end; whoever submits afterwards still has the answer stored, as surplus.
     """
     with store.transaction() as connection:
-        rows = [row.id for row in _round_tasks(connection, round) if row.state == "open"]
-        _set_state(connection, rows, "closed")
-        if rows:
-            append(connection, "close", SYSTEM, {"round": round, "tasks": len(rows)}, store.clock())
-        return len(rows)
+        ids = select(tasks.c.id).where(tasks.c.round == round, tasks.c.state == "open")
+        count = connection.execute(
+            select(func.count()).select_from(ids.where(tasks.c.purpose == PURPOSE).subquery())
+        ).scalar_one()
+        connection.execute(update(tasks).where(tasks.c.id.in_(ids)).values(state="closed"))
+        if count:
+            append(connection, "close", actor, {"round": round, "tasks": count}, store.clock())
+        return count
 
 
 def list_rounds(store: Store) -> list[int]:
     """Return the numbers of all published rounds."""
     with store.reading() as connection:
-        return list(connection.execute(select(tasks.c.round).distinct().order_by(tasks.c.round)).scalars())
+        return list(connection.execute(select(rounds.c.round).order_by(rounds.c.round)).scalars())
 
 
 def published_sets(store: Store, round: int) -> list[CandidateSet]:
     """Return the candidate sets of a round that are not withdrawn, by prompt id; who made what is not stored."""
     with store.reading() as connection:
-        rows = [row for row in _round_tasks(connection, round) if row.state != "withdrawn"]
+        query = select(tasks.c.prompt_id, tasks.c.prompt, tasks.c.responses).where(*_live(round))
+        rows = connection.execute(query.order_by(tasks.c.prompt_id)).all()
     sets = [CandidateSet(row.prompt_id, json.loads(row.prompt), tuple(task_responses(row))) for row in rows]
     return sorted(sets, key=lambda item: item.prompt_id)
 
@@ -131,7 +161,7 @@ def published_sets(store: Store, round: int) -> list[CandidateSet]:
 def round_status(store: Store, round: int) -> RoundStatus:
     """Return how far a round is."""
     with store.reading() as connection:
-        live = (tasks.c.round == round, tasks.c.state != "withdrawn")
+        live = _live(round)
         by_state = select(tasks.c.state, func.count()).where(*live).group_by(tasks.c.state)
         states = {row[0]: row[1] for row in connection.execute(by_state)}
         by_status = select(slots.c.status, func.count()).join(tasks).where(*live).group_by(slots.c.status)
@@ -176,6 +206,11 @@ def current_answer_ids(up_to_event: int | None = None) -> Any:
     return query.group_by(answers.c.task_id, answers.c.annotator_id)
 
 
+def round_row(connection: Connection, round: int) -> Any:
+    """Return how a round is given out, or None where it was never published."""
+    return connection.execute(select(rounds).where(rounds.c.round == round)).first()
+
+
 def display_orders(candidates: int, count: int, seed: int, prompt_id: str) -> list[tuple[int, ...]]:
     """Return `count` orders in which to show the candidates; entry d of an order is the candidate shown at place d.
 
@@ -198,27 +233,71 @@ def _refuse_repeats(candidate_sets: Iterable[CandidateSet]) -> None:
         seen.add(item.prompt_id)
 
 
-def _task_row(item: CandidateSet, round: int, seed: int, now: float) -> dict[str, Any]:
+def _check_distribution(overlap: int, distribution: Distribution) -> None:
+    if overlap < 1:
+        raise LabelError(f"overlap is {overlap}; at least one annotator must rank each task")
+    most = distribution.max_overlap
+    if most is not None and most < overlap:
+        raise LabelError(f"max_overlap is {most}, below the overlap of {overlap}; give at least as many")
+    shares = {name: value for name, value in asdict(distribution).items() if name.endswith(("share", "below"))}
+    for name, value in shares.items():
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise LabelError(f"{name} is {value}; give a share from 0 to 1")
+    if distribution.repeat_share + distribution.gold_share > 0.5:
+        total = distribution.repeat_share + distribution.gold_share
+        raise LabelError(f"repeat and gold items would be {total:.0%} of all tasks; keep them at half or less together")
+    if distribution.task_limit is not None and distribution.task_limit < 1:
+        raise LabelError(f"task_limit is {distribution.task_limit}; give at least 1, or leave it out")
+
+
+def _set_round(connection: Connection, round: int, overlap: int, seed: int, distribution: Distribution) -> None:
+    row = {
+        "overlap": overlap,
+        "max_overlap": distribution.max_overlap or overlap,
+        "extra_below": distribution.extra_below,
+        "repeat_share": distribution.repeat_share,
+        "gold_share": distribution.gold_share,
+        "task_limit": distribution.task_limit,
+        "seed": seed,
+    }
+    if not connection.execute(update(rounds).where(rounds.c.round == round).values(**row)).rowcount:
+        connection.execute(insert(rounds).values(round=round, **row))
+
+
+def task_row(item: CandidateSet, round: int, seed: int, purpose: str = PURPOSE) -> dict[str, Any]:
+    """Return the row of a new task that is open and has no slots yet."""
     prompt, responses = prompt_to_json(item.prompt), list(item.responses)
     return {
         "round": round,
         "prompt_id": item.prompt_id,
         "content_hash": task_hash(prompt, responses),
-        "purpose": PURPOSE,
+        "purpose": purpose,
         "candidate_count": len(responses),
         "prompt": canonical_json(prompt),
         "responses": canonical_json(responses),
         "priority": 0.0,
         "position": 0,
         "seed": seed,
-        "published_at": now,
         "started": False,
         "state": "open",
+        "free": 0,
+        "selection": "random",
+        "owner": "",
     }
 
 
-def _round_tasks(connection: Connection, round: int) -> Sequence[Any]:
-    return connection.execute(select(tasks).where(tasks.c.round == round).order_by(tasks.c.id)).all()
+def _live(round: int) -> tuple[Any, ...]:
+    """Return the conditions on the shared tasks of a round that are in use."""
+    return tasks.c.round == round, tasks.c.purpose == PURPOSE, tasks.c.state != "withdrawn"
+
+
+def _round_tasks(connection: Connection, round: int, purpose: str = PURPOSE) -> Sequence[Any]:
+    """Return a round's tasks without their texts."""
+    columns = (tasks.c.id, tasks.c.prompt_id, tasks.c.content_hash, tasks.c.state, tasks.c.candidate_count)
+    query = select(*columns, tasks.c.seed, tasks.c.position, tasks.c.priority, tasks.c.selection)
+    return connection.execute(
+        query.where(tasks.c.round == round, tasks.c.purpose == purpose).order_by(tasks.c.id)
+    ).all()
 
 
 def _refuse_loss(connection: Connection, round: int, leaving: Sequence[Any]) -> None:
@@ -227,7 +306,7 @@ def _refuse_loss(connection: Connection, round: int, leaving: Sequence[Any]) -> 
         select(answers.c.task_id)
         .join(annotators, annotators.c.id == answers.c.annotator_id)
         .join(tasks, tasks.c.id == answers.c.task_id)
-        .where(annotators.c.kind != "scripted", tasks.c.round == round)
+        .where(annotators.c.kind != "scripted", tasks.c.round == round, answers.c.verdict != "undone")
     )
     hit = [by_id[task] for task in connection.execute(query).scalars() if task in by_id]
     if hit:
@@ -239,38 +318,72 @@ def _refuse_loss(connection: Connection, round: int, leaving: Sequence[Any]) -> 
 
 
 def _set_state(connection: Connection, ids: list[int], state: str) -> None:
-    for task_id in ids:
-        connection.execute(update(tasks).where(tasks.c.id == task_id).values(state=state))
+    if ids:
+        statement = update(tasks).where(tasks.c.id == bindparam("task")).values(state=state)
+        connection.execute(statement, [{"task": task_id} for task_id in ids])
 
 
-def _set_order(connection: Connection, round: int, seed: int, priorities: Mapping[str, float]) -> None:
-    """Give each task its place in the queue: a seeded shuffle, the same whatever order the tasks came in."""
+def _set_order(
+    connection: Connection, round: int, seed: int, priorities: Mapping[str, float], random_share: float
+) -> None:
+    """Give each task its place in the queue, the same whatever order the tasks came in.
+
+    Without priorities that is a seeded shuffle. With them, a random share keeps its shuffled order, spread evenly among
+    the rest, which goes by priority: what that share shows holds for all prompts, and not for the chosen ones only.
+    """
     rows = sorted(_round_tasks(connection, round), key=lambda row: (row.prompt_id, row.content_hash))
-    places = np.random.default_rng([seed % 2**32, round]).permutation(len(rows))
-    for row, place in zip(rows, places.tolist(), strict=True):
+    rng = np.random.default_rng([seed % 2**32, round])
+    shuffled = [rows[place] for place in np.argsort(rng.permutation(len(rows))).tolist()]
+    count = math.ceil(random_share * len(rows)) if priorities else len(rows)
+    at_random = {row.id for row in shuffled[:count]}
+    wanted = sorted(shuffled[count:], key=lambda row: -priorities.get(row.prompt_id, 0.0))
+    changed: list[dict[str, Any]] = []
+    for place, row in enumerate(_interleave(shuffled[:count], wanted)):
+        selection = "random" if row.id in at_random else "priority"
         priority = float(priorities.get(row.prompt_id, 0.0))
-        if (row.position, row.priority) != (place, priority):
-            changed = update(tasks).where(tasks.c.id == row.id).values(position=place, priority=priority)
-            connection.execute(changed)
+        if (row.position, row.priority, row.selection) != (place, priority, selection):
+            changed.append({"task": row.id, "place": place, "priority": priority, "selection": selection})
+    if changed:
+        values: dict[str, Any] = {name: bindparam(name) for name in ("priority", "selection")}
+        statement = update(tasks).where(tasks.c.id == bindparam("task")).values(position=bindparam("place"), **values)
+        connection.execute(statement, changed)
+
+
+def _interleave(first: Sequence[Any], second: Sequence[Any]) -> Iterator[Any]:
+    """Yield two lists as one in which both are spread evenly."""
+    taken = [0, 0]
+    while taken[0] < len(first) or taken[1] < len(second):
+        behind = taken[0] * len(second) <= taken[1] * len(first)
+        which = 0 if taken[0] < len(first) and (behind or taken[1] == len(second)) else 1
+        yield (first, second)[which][taken[which]]
+        taken[which] += 1
 
 
 def _ensure_slots(connection: Connection, round: int, keys: set[tuple[str, str]], overlap: int) -> int:
     by_task = select(slots.c.task_id, func.count()).join(tasks).where(tasks.c.round == round).group_by(slots.c.task_id)
     counts = {row[0]: row[1] for row in connection.execute(by_task)}
     rows: list[dict[str, Any]] = []
+    added: list[dict[str, int]] = []
     total = 0
     for task in _round_tasks(connection, round):
         if (task.prompt_id, task.content_hash) not in keys:
             continue
         have = counts.get(task.id, 0)
-        if have > overlap and task.state == "open":
-            total += have  # an import may have brought more rankings than the overlap asks for
-            continue
-        rows += new_slots(task, have, overlap)
-        total += max(overlap, have)
+        total += max(overlap, have)  # an import, or a dispute, may have brought more than the overlap asks for
+        if have < overlap:
+            rows += new_slots(task, have, overlap)
+            added.append({"task": task.id, "more": overlap - have})
     if rows:
         connection.execute(insert(slots), rows)
+        grow = update(tasks).where(tasks.c.id == bindparam("task")).values(free=tasks.c.free + bindparam("more"))
+        connection.execute(grow, added)
     return total
+
+
+def add_slot(connection: Connection, task: Any, have: int) -> None:
+    """Give a task that has `have` slots one more."""
+    connection.execute(insert(slots), new_slots(task, have, have + 1))
+    connection.execute(update(tasks).where(tasks.c.id == task.id).values(free=tasks.c.free + 1))
 
 
 def new_slots(task: Any, have: int, want: int) -> list[dict[str, Any]]:

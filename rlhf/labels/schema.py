@@ -2,7 +2,10 @@
 
 Two tables are append-only and held so by triggers: `events`, a hash chain of everything that counts, and
 `answers`, the versions of what people said. They hold random annotator ids and salted digests only. Names,
-secrets and free text live in `people` and `texts`, so that they can be erased without breaking the chain.
+secrets and free text live in `people`, `texts` and `edits`, so that they can be erased without breaking the chain.
+
+A task is shared (`owner` is empty: its slots are published with it) or belongs to one annotator (a repeat item).
+`free` counts its free slots, so that the next task is found by an index alone, however many tasks there are.
 
 JSON columns hold text written by `canonical_json`, so that equal content has equal bytes in every database.
 """
@@ -24,9 +27,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
+    false,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -46,6 +50,8 @@ annotators = Table(
     Column("role", String(10), nullable=False),
     Column("active", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("task_limit", Integer),
 )
 
 people = Table(
@@ -75,6 +81,18 @@ login_tokens = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("used_at", Float),
+    Column("kind", String(10), nullable=False, server_default="local"),
+    Column("role", String(10), nullable=False, server_default="annotator"),
+)
+
+# Failed logins by salted digests of the name and of the address, so that guessing can be slowed down.
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Index("login_failures_by_key", "key", "at"),
 )
 
 guidelines = Table(
@@ -83,6 +101,20 @@ guidelines = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("text", Text, nullable=False),
     Column("created_at", Float, nullable=False),
+)
+
+# How a round is given out.
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("overlap", Integer, nullable=False),
+    Column("max_overlap", Integer, nullable=False),
+    Column("extra_below", Float),
+    Column("repeat_share", Float, nullable=False),
+    Column("gold_share", Float, nullable=False),
+    Column("task_limit", Integer),
+    Column("seed", Integer, nullable=False),
 )
 
 tasks = Table(
@@ -102,8 +134,23 @@ tasks = Table(
     Column("published_at", Float, nullable=False),
     Column("started", Boolean, nullable=False),
     Column("state", String(10), nullable=False),
-    UniqueConstraint("round", "prompt_id", "content_hash", "purpose"),
+    Column("free", Integer, nullable=False),
+    Column("selection", String(10), nullable=False),
+    Column("owner", String(32), nullable=False),
+    Column("source", Integer, ForeignKey("tasks.id")),
+    Column("key", Text),
+    Column("explanation", Text),
+    UniqueConstraint("round", "prompt_id", "content_hash", "purpose", "owner"),
 )
+Index(
+    "tasks_in_queue",
+    tasks.c.started.desc(),
+    tasks.c.position,
+    tasks.c.round,
+    sqlite_where=(tasks.c.state == "open") & (tasks.c.purpose == "label") & (tasks.c.free > 0),
+    postgresql_where=(tasks.c.state == "open") & (tasks.c.purpose == "label") & (tasks.c.free > 0),
+)
+Index("tasks_by_purpose", tasks.c.round, tasks.c.purpose, tasks.c.state)
 
 slots = Table(
     "slots",
@@ -116,7 +163,7 @@ slots = Table(
     Column("display_order", Text, nullable=False),
     UniqueConstraint("task_id", "annotator_id"),
     Index("slots_by_annotator", "annotator_id", "status"),
-    Index("slots_by_status", "status"),
+    Index("slots_by_status", "status", "expires_at"),
 )
 
 drafts = Table(
@@ -131,6 +178,7 @@ drafts = Table(
     Column("first_action_at", Float),
     Column("active_seconds", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Index("drafts_by_annotator", "annotator_id", "updated_at"),
 )
 
 answers = Table(
@@ -157,12 +205,26 @@ answers = Table(
     Column("active_seconds", Float),
     Column("surplus", Boolean, nullable=False),
     Column("comment_digest", String(64), nullable=False),
+    Column("confidence", Integer),
+    Column("edit_of", Integer),
+    Column("edit_digest", String(64)),
+    Column("adjudicates", Boolean),
     UniqueConstraint("task_id", "annotator_id", "version"),
     Index("answers_by_annotator", "annotator_id", "task_id"),
 )
 
 texts = Table(
     "texts",
+    metadata,
+    Column("answer_id", Integer, ForeignKey("answers.id"), primary_key=True),
+    Column("annotator_id", String(32), ForeignKey("annotators.id"), nullable=False),
+    Column("nonce", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+# Better answers that people wrote, beginning from one of the candidates.
+edits = Table(
+    "edits",
     metadata,
     Column("answer_id", Integer, ForeignKey("answers.id"), primary_key=True),
     Column("annotator_id", String(32), ForeignKey("annotators.id"), nullable=False),
@@ -190,9 +252,23 @@ def _forbid(table: Table, verb: str) -> DDL:
     )
 
 
+_REFUSE = """
+CREATE OR REPLACE FUNCTION rlhf_append_only() RETURNS trigger AS $$
+BEGIN RAISE EXCEPTION '%% is append-only', TG_TABLE_NAME; END $$ LANGUAGE plpgsql
+"""
+
+event.listen(metadata, "before_create", DDL(_REFUSE).execute_if(dialect="postgresql"))
 for _table in (events, answers):
     for _verb in ("UPDATE", "DELETE"):
-        event.listen(metadata, "after_create", _forbid(_table, _verb).execute_if(dialect="sqlite"))
+        event.listen(_table, "after_create", _forbid(_table, _verb).execute_if(dialect="sqlite"))
+    event.listen(
+        _table,
+        "after_create",
+        DDL(
+            f"CREATE TRIGGER {_table.name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {_table.name} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION rlhf_append_only()"
+        ).execute_if(dialect="postgresql"),
+    )
 
 
 def canonical_json(value: Any) -> str:

@@ -1,11 +1,15 @@
-"""The ranking store: one database file, opened, transacted and checked.
+"""The ranking store: one database, opened, transacted and checked; SQLite in a file, or PostgreSQL for larger teams.
 
-SQLite with a write-ahead log and `synchronous=FULL`: an answer that was acknowledged survives a power cut. Every
+SQLite runs with a write-ahead log and `synchronous=FULL`: an answer that was acknowledged survives a power cut. Every
 write transaction starts with BEGIN IMMEDIATE. A deferred transaction that reads, then writes, would let two
 annotators claim the same slot (or fail at once with "database is locked", whatever the time-out).
+
+On PostgreSQL, transactions that append to the chain of events take one advisory lock first, so that the chain has one
+end; claims and drafts do not, and lock the rows they take.
 """
 
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,44 +17,54 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, create_engine, event, insert, inspect, select
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from rlhf.errors import LabelError
+from rlhf.labels.migrations import migrate
 from rlhf.labels.schema import SCHEMA_VERSION, meta, metadata
 
 BUSY_TIMEOUT_S = 30
+CONNECTIONS, MORE_CONNECTIONS = 5, 60
+# Any number will do, as long as every writer names the same one.
+CHAIN_LOCK = 0x726C6866
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs", "ncpfs"}
 
 Clock = Callable[[], float]
+Place = Path | str
+"""Where a store is: a file, or a PostgreSQL URL."""
 
 
 class Store:
     """A handle on the database, safe to share between threads.
 
     Args:
-        path: The database file; it must exist (see `open_store`).
+        place: What messages call it: the file, or the URL without its password.
+        engine: The open database.
         clock: Returns the time in seconds since 1970; tests give their own.
     """
 
-    def __init__(self, path: Path, clock: Clock = time.time) -> None:
-        self.path = path
+    def __init__(self, place: Place, engine: Engine, clock: Clock = time.time) -> None:
+        self.place = place
         self.clock = clock
-        self._engine = create_engine(
-            f"sqlite:///{path}",
-            connect_args={"timeout": BUSY_TIMEOUT_S},
-            pool_size=5,
-            max_overflow=60,
-        )
+        self._engine = engine
         self._current: ContextVar[Connection | None] = ContextVar("connection", default=None)
-        event.listen(self._engine, "connect", _configure_connection)
-        event.listen(self._engine, "begin", _begin)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the store is a SQLite file."""
+        return self._engine.dialect.name == "sqlite"
 
     @contextmanager
-    def transaction(self) -> Generator[Connection, None, None]:
+    def transaction(self, *, chained: bool = True) -> Generator[Connection, None, None]:
         """Open a write transaction, or join the one that this thread of control has open.
 
         Everything inside becomes durable together, or not at all.
+
+        Args:
+            chained: Whether it may append events. Only claims and drafts do without: on PostgreSQL they then run beside
+                each other.
 
         Raises:
             LabelError: Another process kept the database locked for 30 seconds, or the disk refused the write.
@@ -61,13 +75,15 @@ class Store:
             return
         try:
             with self._engine.begin() as connection:
+                if chained and not self.is_file:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
                 token = self._current.set(connection)
                 try:
                     yield connection
                 finally:
                     self._current.reset(token)
         except OperationalError as error:
-            raise LabelError(f"{self.path}: {error.orig}; nothing of this step was stored, try again") from error
+            raise LabelError(f"{self.place}: {error.orig}; nothing of this step was stored, try again") from error
 
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:
@@ -76,8 +92,18 @@ class Store:
         if current is not None:
             yield current
             return
-        with self._engine.connect().execution_options(rlhf_read=True) as connection, connection.begin():
+        options: dict[str, Any] = {"rlhf_read": True}
+        if not self.is_file:
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
+
+    def vacuum(self) -> None:
+        """Give the space of deleted rows back, and overwrite what the file still holds of them."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT", rlhf_plain=True) as connection:
+            connection.execute(text("VACUUM"))
+            if self.is_file:
+                connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def close(self) -> None:
         """Close all connections; the handle must not be used afterwards."""
@@ -95,33 +121,89 @@ class Store:
             return read_meta(connection, "salt")
 
 
-def open_store(path: Path, *, create: bool = False, clock: Clock = time.time) -> Store:
-    """Open the database at `path`.
+def open_store(place: Place, *, create: bool = False, clock: Clock = time.time) -> Store:
+    """Open the database at `place`; one of an earlier version is brought up to date, after a copy of it was kept.
 
     Args:
-        path: The database file.
-        create: Make the file and its tables where there is none yet.
+        place: The database file, or a URL `postgresql://USER@HOST/DATABASE`.
+        create: Make the file and its tables where there are none yet.
         clock: The source of the time.
 
     Raises:
         LabelError: The file is missing, is no ranking store, is from a newer version, or lies on a network
-            file system, where SQLite's write-ahead log loses data.
+            file system, where SQLite's write-ahead log loses data; the server cannot be reached.
     """
-    path = path.absolute()
+    if isinstance(place, Path):
+        place = place.absolute()
+        _find_file(place, create=create)
+        engine = _file_engine(place)
+    else:
+        url = _server_url(place)
+        place = url.render_as_string(hide_password=True)
+        engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=MORE_CONNECTIONS, pool_pre_ping=True)
+    store = Store(place, engine, clock)
+    try:
+        version = _prepare(store, create=create)
+    except BaseException:
+        store.close()
+        raise
+    if version < SCHEMA_VERSION:
+        store.close()
+        migrate(place, version)
+        return open_store(place, clock=clock)
+    return store
+
+
+def _prepare(store: Store, *, create: bool) -> int:
+    """Make the tables where that is asked for; return the schema's version."""
+    try:
+        with store.transaction() as connection:
+            if create and not inspect(connection).get_table_names():
+                _create_tables(connection, store.clock())
+            return _read_version(store.place, connection)
+    except DatabaseError as error:
+        raise LabelError(f"{store.place}: not a label database ({error.orig})") from error
+
+
+def is_server(place: Place) -> bool:
+    """Tell a PostgreSQL URL from a file's name."""
+    return isinstance(place, str) and place.startswith(("postgresql:", "postgresql+", "postgres:"))
+
+
+def _server_url(place: str) -> URL:
+    if not is_server(place):
+        raise LabelError(f"{place}: neither a file nor a URL such as postgresql://USER@HOST/DATABASE")
+    try:
+        import psycopg  # noqa: F401  (an optional dependency)
+
+        url = make_url(place)
+    except ImportError as error:
+        raise LabelError(
+            "PostgreSQL needs its driver; install it with `pip install 'rlhf-adapters[postgres]'`"
+        ) from error
+    except ArgumentError as error:
+        raise LabelError(f"{place.split('@')[-1]}: not a URL such as postgresql://USER@HOST/DATABASE") from error
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _find_file(path: Path, *, create: bool) -> None:
     _refuse_network(path)
     if not path.exists():
         if not create:
             raise LabelError(f"{path}: no label database; make one with `rlhf label init {path}`")
         path.parent.mkdir(parents=True, exist_ok=True)
-    store = Store(path, clock)
-    try:
-        with store.transaction() as connection:
-            if create and not inspect(connection).get_table_names():
-                _create_tables(connection, clock())
-            _check_version(path, connection)
-    except DatabaseError as error:
-        raise LabelError(f"{path}: not a label database ({error.orig})") from error
-    return store
+
+
+def _file_engine(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        pool_size=CONNECTIONS,
+        max_overflow=MORE_CONNECTIONS,
+    )
+    event.listen(engine, "connect", _configure_connection)
+    event.listen(engine, "begin", _begin)
+    return engine
 
 
 def read_meta(connection: Connection, key: str) -> str:
@@ -135,18 +217,21 @@ def _create_tables(connection: Connection, now: float) -> None:
     connection.execute(insert(meta), [{"key": key, "value": value} for key, value in rows.items()])
 
 
-def _check_version(path: Path, connection: Connection) -> None:
+def _read_version(path: Place, connection: Connection) -> int:
     if "meta" not in inspect(connection).get_table_names():
-        raise LabelError(f"{path}: not a label database (it has no meta table); give another file")
+        raise LabelError(
+            f"{path}: not a label database (it has no meta table); give another place, or make one with `rlhf label init`"
+        )
     version = int(read_meta(connection, "schema_version"))
     if version > SCHEMA_VERSION:
         raise LabelError(
             f"{path}: schema version {version}, this program knows up to {SCHEMA_VERSION}; "
             "use the newer version of rlhf that wrote it"
         )
+    return version
 
 
-def _configure_connection(dbapi_connection: Any, _record: Any) -> None:
+def _configure_connection(dbapi_connection: sqlite3.Connection, _record: Any) -> None:
     # The driver would open deferred transactions by itself; `_begin` opens ours.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
@@ -155,13 +240,16 @@ def _configure_connection(dbapi_connection: Any, _record: Any) -> None:
     if mode != "wal":
         raise LabelError(f"SQLite refused its write-ahead log here (it uses {mode!r}); use a local disk")
     cursor.execute("PRAGMA synchronous=FULL")
+    # What is deleted, such as a person's name, is overwritten.
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
 
 def _begin(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("rlhf_read", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("rlhf_plain", False):
+        connection.exec_driver_sql("BEGIN" if options.get("rlhf_read", False) else "BEGIN IMMEDIATE")
 
 
 def _refuse_network(path: Path) -> None:

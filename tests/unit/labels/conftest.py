@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from rlhf.labels.accounts import Annotator, ensure_annotator
 from rlhf.labels.answers import Receipt, Submission, submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.publishing import publish
-from rlhf.labels.store import Store, open_store
+from rlhf.labels.store import Place, Store, open_store
 from rlhf.records import CandidateSet
+from tests.postgres import find_programs, running_server
 
 
 class Clock:
@@ -35,10 +37,46 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL database."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL: `apt-get install postgresql`")
+    with running_server(programs) as url:
+        yield url
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    """An empty store."""
+def postgres(server: str) -> str:
+    """The URL of an empty PostgreSQL database."""
+    engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where an empty store is to be made, in a file and on a server."""
+    if request.param == "sqlite":
+        return tmp_path / "labels.db"
+    return request.getfixturevalue("postgres")
+
+
+@pytest.fixture
+def file_store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    """An empty store in a file, for what files alone have."""
     with open_store(tmp_path / "labels.db", create=True, clock=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(place: Place, clock: Clock) -> Iterator[Store]:
+    """An empty store."""
+    with open_store(place, create=True, clock=clock) as opened:
         yield opened
 
 

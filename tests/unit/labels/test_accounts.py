@@ -90,7 +90,7 @@ def test_a_deactivated_person_has_no_session(store):
     ada = ensure_annotator(store, "Ada")
     secret = create_session(store, ada)
     with store.transaction() as connection:
-        connection.execute(text("UPDATE annotators SET active = 0"))
+        connection.execute(text("UPDATE annotators SET active = false"))
     assert session_annotator(store, secret) is None
     with pytest.raises(LabelError, match="not active"):
         create_session(store, ensure_annotator(store, "Ada"))

@@ -134,7 +134,7 @@ def test_nobody_saves_into_somebody_elses_draft(published, person):
 def test_a_huge_draft_is_refused(published, person):
     view = claim(published, person("Ada"))
     with pytest.raises(LabelError, match="shorten the comment"):
-        save_draft(published, person("Ada"), view.submission_id, {"comment": "x" * 70_000})
+        save_draft(published, person("Ada"), view.submission_id, {"comment": "x" * 300_000})
 
 
 def test_a_released_task_is_free_at_once(store, person, make_sets):
@@ -146,7 +146,7 @@ def test_a_released_task_is_free_at_once(store, person, make_sets):
 def test_inactive_annotators_get_nothing(published, person):
     ada = person("Ada")
     with published.transaction() as connection:
-        connection.execute(text("UPDATE annotators SET active = 0"))
+        connection.execute(text("UPDATE annotators SET active = false"))
     with pytest.raises(LabelError, match="not active"):
         claim(published, ensure_annotator(published, "Ada"))
     assert ada.active, "the handle that was taken before is a snapshot"

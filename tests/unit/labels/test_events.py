@@ -1,6 +1,7 @@
 """The hash chain: every kind of tampering shows."""
 
 import re
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -17,14 +18,17 @@ def answered(published, person, answer):
     return published
 
 
-def tamper(path, *statements: str) -> None:
-    """Change the file behind the store's back, triggers removed."""
-    engine = create_engine(f"sqlite:///{path}")
+def tamper(place, *statements: str) -> None:
+    """Change the database behind the store's back, triggers removed or switched off."""
+    is_file = isinstance(place, Path)
+    engine = create_engine(f"sqlite:///{place}" if is_file else place)
     with engine.begin() as connection:
-        for trigger in (
-            connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
-        ):
-            connection.execute(text(f"DROP TRIGGER {trigger}"))
+        if is_file:
+            names = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
+            for name in names:
+                connection.execute(text(f"DROP TRIGGER {name}"))
+        else:
+            connection.execute(text("SET session_replication_role = replica"))
         for statement in statements:
             assert connection.execute(text(statement)).rowcount, f"{statement} changed nothing"
     engine.dispose()
@@ -52,14 +56,14 @@ def test_an_honest_store_verifies(answered):
     ],
 )  # fmt: skip
 def test_tampering_shows(answered, statement, problem):
-    tamper(answered.path, statement)
+    tamper(answered.place, statement)
     found = verify(answered)
     assert not found.ok
     assert any(re.search(problem, line) for line in found.problems), found.problems
 
 
 def test_erasing_a_text_leaves_the_chain_whole(answered):
-    tamper(answered.path, "DELETE FROM texts", "DELETE FROM people")
+    tamper(answered.place, "DELETE FROM texts", "DELETE FROM people")
     assert verify(answered).ok
 
 
@@ -69,7 +73,7 @@ def test_a_rewritten_chain_shows_against_an_earlier_head(answered, tmp_path, per
     assert verify(answered, tmp_path / "export.json").ok, "a longer history still holds the earlier head"
     # The last two events and their answers vanish without a trace inside the file.
     tamper(
-        answered.path,
+        answered.place,
         "DELETE FROM texts WHERE answer_id > 1",
         "DELETE FROM answers WHERE id > 1",
         "DELETE FROM events WHERE seq > 4",

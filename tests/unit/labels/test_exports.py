@@ -138,7 +138,7 @@ def test_commands_from_candidates_to_a_verified_export(tmp_path, make_sets):
 def test_verify_refuses_a_foreign_manifest(published, tmp_path):
     (tmp_path / "export.json").write_text('{"event": 1, "head_hash": "ab"}')
     with pytest.raises(LabelError, match="the past was rewritten"):
-        verify_command(published.path, against=tmp_path / "export.json")
+        verify_command(published.place, against=tmp_path / "export.json")
 
 
 def test_labels_import_neither_torch_nor_gradio():

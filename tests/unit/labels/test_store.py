@@ -12,18 +12,18 @@ from rlhf.labels.schema import meta
 from rlhf.labels.store import file_system_of, open_store
 
 
-def test_the_file_is_set_up_for_durability(store):
-    with store.reading() as connection:
+def test_the_file_is_set_up_for_durability(file_store):
+    with file_store.reading() as connection:
         settings = {
             name: connection.execute(text(f"PRAGMA {name}")).scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
         }
-    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000, "secure_delete": 1}
 
 
-def test_a_write_transaction_holds_the_lock_from_its_first_word(store):
-    with store.transaction():
-        other = sqlite3.connect(store.path, timeout=0)
+def test_a_write_transaction_holds_the_lock_from_its_first_word(file_store):
+    with file_store.transaction():
+        other = sqlite3.connect(file_store.place, timeout=0)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
         other.close()
@@ -50,8 +50,8 @@ def test_missing_file(tmp_path):
 def test_newer_version_is_refused(store):
     with store.transaction() as connection:
         connection.execute(text("UPDATE meta SET value = '99' WHERE key = 'schema_version'"))
-    with pytest.raises(LabelError, match="schema version 99, this program knows up to 1"):
-        open_store(store.path)
+    with pytest.raises(LabelError, match="schema version 99, this program knows up to 2"):
+        open_store(store.place)
 
 
 def test_other_files_are_refused(tmp_path):
@@ -72,11 +72,12 @@ def test_other_databases_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("table", ["events", "answers"])
-def test_history_cannot_be_changed(published, person, answer, table):
+@pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET {column} = 7"])
+def test_history_cannot_be_changed(published, person, answer, table, statement):
     answer(published, person("Ada"))
-    for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET rowid = 7"):
-        with pytest.raises(DatabaseError, match=f"{table} is append-only"), published.transaction() as connection:
-            connection.execute(text(statement))
+    column = "seq" if table == "events" else "version"
+    with pytest.raises(DatabaseError, match=f"{table} is append-only"), published.transaction() as connection:
+        connection.execute(text(statement.format(table, column=column)))
 
 
 def test_network_file_systems_are_recognised(tmp_path):
