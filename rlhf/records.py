@@ -142,7 +142,9 @@ class Ranking:
     `ranks[i]` is the rank of candidate i: 1 is best, equal numbers are ties, and the ranks used are
     1..m without gaps. `strengths[j]` grades the step from rank j+1 to rank j+2 (1 slightly, 2 better,
     3 much better, 0 not graded). `flags[i]` lists what is wrong with candidate i. `all_bad` says that no candidate is
-    acceptable; the order still counts. Skips and "cannot judge" are not rankings and do not leave the store.
+    acceptable; the order still counts. `confidence` is 1 (unsure) to 3 (sure) where the annotator said so. A ranking that
+    `adjudicated` says is a manager's decision on a dispute stands in place of all others of its prompt. Skips and
+    "cannot judge" are not rankings and do not leave the store.
     """
 
     prompt_id: str
@@ -155,6 +157,8 @@ class Ranking:
     display_order: tuple[int, ...] = ()
     seconds: float | None = None
     answer_id: str = ""
+    confidence: int | None = None
+    adjudicated: bool = False
 
     def __post_init__(self) -> None:
         _require_text(self, "prompt_id", "annotator")
@@ -183,8 +187,11 @@ def _require_circumstances(ranking: Any) -> None:
     """Check the types of what JSON may hold beside the ranks."""
     if ranking.kind not in get_args(RankingKind):
         raise DataError(f"kind is {shown(ranking.kind)}; use one of {', '.join(get_args(RankingKind))}")
-    if not isinstance(ranking.all_bad, bool):
-        raise DataError(f"all_bad is {shown(ranking.all_bad)}; give true or false")
+    for name in ("all_bad", "adjudicated"):
+        if not isinstance(getattr(ranking, name), bool):
+            raise DataError(f"{name} is {shown(getattr(ranking, name))}; give true or false")
+    if ranking.confidence is not None and (ranking.confidence not in (1, 2, 3) or isinstance(ranking.confidence, bool)):
+        raise DataError(f"confidence is {shown(ranking.confidence)}; give 1, 2 or 3, or leave it out")
     if ranking.seconds is not None and not (is_number(ranking.seconds) and 0 <= ranking.seconds <= LARGEST_NUMBER):
         raise DataError(f"seconds is {shown(ranking.seconds)}; give a number from 0 to {LARGEST_NUMBER:,}")
     if not isinstance(ranking.answer_id, str):

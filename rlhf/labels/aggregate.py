@@ -3,7 +3,7 @@
 For candidates i and j of one prompt, with n rankings: p(i over j) = (wins of i + ties / 2) / n. A pair's margin is
 the mean, over the rankings, of the signed strength between the two: the sum of the steps that separate them (1
 slightly, 2 better, 3 much better; 2 where a step was not graded). Rankings marked "all bad" count: their order is as
-good as any other.
+good as any other. Where a manager decided, only the decision counts.
 
 Policies (what a trainer does with an uncertain pair):
     hard      the majority's side, weight 1; exact ties dropped
@@ -96,7 +96,12 @@ def group_by_prompt(candidate_sets: Sequence[CandidateSet], rankings: Iterable[R
         else:
             groups[ranking.prompt_id].append(ranking)
     report_all(DataError, problems, f"{len(problems)} rankings do not fit their candidates")
-    return dict(groups)
+    return {prompt_id: _decided(group) for prompt_id, group in groups.items()}
+
+
+def _decided(group: list[Ranking]) -> list[Ranking]:
+    """Return the decisions of managers where there are any: they settle what the others disputed."""
+    return [ranking for ranking in group if ranking.adjudicated] or group
 
 
 def _pair(

@@ -24,6 +24,7 @@ from rlhf.records import PromptText, parse_prompt
 
 LEASE_S = 20 * 60
 MAX_DRAFT_BYTES = 256 * 1024
+QUEUE_ORDER = (tasks.c.round, tasks.c.started.desc(), tasks.c.position, tasks.c.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +416,7 @@ def _lease(
         query = query.join(drafts, and_(drafts.c.task_id == tasks.c.id, drafts.c.annotator_id == annotator_id))
         query = query.order_by(drafts.c.updated_at.desc())
     else:
-        query = query.where(_unanswered(annotator_id)).order_by(tasks.c.started.desc(), tasks.c.position, tasks.c.id)
+        query = query.where(_unanswered(annotator_id)).order_by(*QUEUE_ORDER)
     taken: list[int] = []
     found = (
         connection.execute(query.limit(limit).with_for_update(skip_locked=True, of=tasks, key_share=True))

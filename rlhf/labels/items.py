@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, literal_column, select, update
 
 from rlhf.errors import DataError, LabelError, report_all
 from rlhf.jsonl import read_rows
@@ -78,7 +78,11 @@ def publish_known(store: Store, items: Sequence[KnownItem], *, purpose: KnownPur
             if (key := (row["prompt_id"], row["content_hash"])) in known
         ]
         if again:
-            values: dict[str, Any] = {"position": bindparam("place"), "key": bindparam("right"), "explanation": bindparam("why")}
+            values: dict[str, Any] = {
+                "position": bindparam("place"),
+                "key": bindparam("right"),
+                "explanation": bindparam("why"),
+            }
             connection.execute(
                 update(tasks).where(tasks.c.id == bindparam("task")).values(state="open", **values), again
             )
@@ -178,7 +182,9 @@ def _seed(connection: Connection, store: Store, round: int) -> int:
 
 def _unseen(purpose: str, annotator_id: str, round: int | None) -> Any:
     mine = exists().where(slots.c.task_id == tasks.c.id, slots.c.annotator_id == annotator_id)
-    query = select(tasks).where(tasks.c.purpose == purpose, tasks.c.state == "open", ~mine)
+    # The second condition says nothing new; it tells the planner that the index of items will do.
+    is_item = tasks.c.purpose != literal_column("'label'")
+    query = select(tasks).where(tasks.c.purpose == purpose, is_item, tasks.c.state == "open", ~mine)
     query = query if round is None else query.where(tasks.c.round == round)
     return query.order_by(tasks.c.round, tasks.c.position, tasks.c.id)
 

@@ -48,9 +48,9 @@ INSERT INTO tasks
         'random', '', NULL, NULL, NULL
     FROM tasks_1;
 DROP TABLE tasks_1;
-CREATE INDEX tasks_in_queue ON tasks (started DESC, position, round)
+CREATE INDEX tasks_in_queue ON tasks (round, started DESC, position, id)
     WHERE state = 'open' AND purpose = 'label' AND free > 0;
-CREATE INDEX tasks_by_purpose ON tasks (round, purpose, state);
+CREATE INDEX tasks_of_items ON tasks (purpose, round, position) WHERE purpose != 'label';
 DROP INDEX slots_by_status;
 CREATE INDEX slots_by_status ON slots (status, expires_at);
 CREATE INDEX drafts_by_annotator ON drafts (annotator_id, updated_at);

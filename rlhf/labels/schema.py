@@ -142,15 +142,14 @@ tasks = Table(
     Column("explanation", Text),
     UniqueConstraint("round", "prompt_id", "content_hash", "purpose", "owner"),
 )
+# The queue of a round, in its order; and the few tasks that are no part of it.
+_in_queue = (tasks.c.state == "open") & (tasks.c.purpose == "label") & (tasks.c.free > 0)
+_queue_order = (tasks.c.round, tasks.c.started.desc(), tasks.c.position, tasks.c.id)
+Index("tasks_in_queue", *_queue_order, sqlite_where=_in_queue, postgresql_where=_in_queue)
+_is_item = tasks.c.purpose != "label"
 Index(
-    "tasks_in_queue",
-    tasks.c.started.desc(),
-    tasks.c.position,
-    tasks.c.round,
-    sqlite_where=(tasks.c.state == "open") & (tasks.c.purpose == "label") & (tasks.c.free > 0),
-    postgresql_where=(tasks.c.state == "open") & (tasks.c.purpose == "label") & (tasks.c.free > 0),
+    "tasks_of_items", tasks.c.purpose, tasks.c.round, tasks.c.position, sqlite_where=_is_item, postgresql_where=_is_item
 )
-Index("tasks_by_purpose", tasks.c.round, tasks.c.purpose, tasks.c.state)
 
 slots = Table(
     "slots",

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -173,14 +174,10 @@ def is_server(place: Place) -> bool:
 def _server_url(place: str) -> URL:
     if not is_server(place):
         raise LabelError(f"{place}: neither a file nor a URL such as postgresql://USER@HOST/DATABASE")
+    if find_spec("psycopg") is None:
+        raise LabelError("PostgreSQL needs its driver; install it with `pip install 'rlhf-adapters[postgres]'`")
     try:
-        import psycopg  # noqa: F401  (an optional dependency)
-
         url = make_url(place)
-    except ImportError as error:
-        raise LabelError(
-            "PostgreSQL needs its driver; install it with `pip install 'rlhf-adapters[postgres]'`"
-        ) from error
     except ArgumentError as error:
         raise LabelError(f"{place.split('@')[-1]}: not a URL such as postgresql://USER@HOST/DATABASE") from error
     return url.set(drivername="postgresql+psycopg")

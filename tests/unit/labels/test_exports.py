@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from rlhf.data.judgements import import_rankings as read_rankings
 from rlhf.errors import DataError, LabelError
+from rlhf.labels.aggregate import group_by_prompt
+from rlhf.labels.answers import adjudicate, history
 from rlhf.labels.commands import export_command, import_command, init_command, status_command, verify_command
 from rlhf.labels.events import verify
 from rlhf.labels.exports import export_bytes, export_rankings, import_rankings, read_export
@@ -151,3 +154,49 @@ def test_labels_import_neither_torch_nor_gradio():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_later_withdrawal_does_not_change_an_earlier_export(published, person, answer, make_sets, tmp_path):
+    answer(published, person("Ada"))
+    answer(published, person("Ada"))
+    first = export_rankings(published, tmp_path)
+    content = (tmp_path / "rankings.jsonl").read_bytes()
+    publish(published, make_sets(1), overlap=2, seed=1, discard_answers=True)
+    assert read_export(published)[1].rankings == 1
+    again = export_rankings(published, tmp_path, event=first.event)
+    assert (again, (tmp_path / "rankings.jsonl").read_bytes()) == (first, content)
+    assert first.rankings == 2
+
+
+def test_what_people_wrote_goes_to_a_file_of_its_own(published, person, answer, tmp_path):
+    answer(published, person("Ada"), comment=" closer ", confidence=3, edit_of=1, edit="Better.")
+    answer(published, person("Ben"))
+    manifest = export_rankings(published, tmp_path)
+    (row,) = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+    rankings = read_jsonl(tmp_path / "rankings.jsonl", Ranking)
+    ranking = next(item for item in rankings if item.answer_id == row["answer_id"])
+    assert (row["comment"], row["edit"], row["edit_of"]) == ("closer", "Better.", ranking.display_order[1])
+    assert (ranking.confidence, ranking.annotator) == (3, row["annotator"])
+    assert b"closer" not in (tmp_path / "rankings.jsonl").read_bytes()
+    assert manifest.texts_sha256 != export_rankings(published, tmp_path, event=0).texts_sha256
+
+
+def test_a_managers_decision_is_marked_and_stands_alone(published, person, answer, tmp_path):
+    first = answer(published, person("Ada"))
+    answer(published, person("Ben"))
+    manager = replace(person("Mia"), role="manager")
+    adjudicate(published, manager, first.task_id, (2, 1, 3), comment="guideline 2")
+    rankings, manifest = read_export(published)
+    decided = [item for item in rankings if item.adjudicated]
+    assert [item.ranks for item in decided] == [(2, 1, 3)]
+    assert (manifest.adjudicated, manifest.rankings) == (1, 3)
+    grouped = group_by_prompt(published_sets(published, 0), rankings)
+    assert grouped[decided[0].prompt_id] == decided, "it stands in place of the others"
+    assert round_status(published, 0).filled == 2, "it fills no annotator's slot"
+    assert history(published, manager) == []
+    with pytest.raises(LabelError, match="deciding takes a manager"):
+        adjudicate(published, person("Ada"), first.task_id, (2, 1, 3))
+    with pytest.raises(LabelError, match="2 ranks for 3 responses"):
+        adjudicate(published, manager, first.task_id, (2, 1))
+    with pytest.raises(LabelError, match="no task 99"):
+        adjudicate(published, manager, 99, (2, 1, 3))
