@@ -17,7 +17,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := rlhf stages labeling_ui tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast faults evidence bench check format
+.PHONY: help setup demo test fast faults load evidence bench check format
 
 help:  ## list these words
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,8 +33,12 @@ test: .venv/.installed-dev  ## every test that this machine can run
 fast: .venv/.installed-dev  ## the tests without the slow ones
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not distributed and not ui"
 
-faults: .venv/.installed-dev  ## PPO killed 20 times at random moments, and without disk space
+faults: .venv/.installed-dev  ## PPO and the label server killed 20 times at random moments; no disk space
 	FAULT_KILLS=20 $(BIN)/pytest tests/faults
+
+load: .venv/.installed-dev  ## 30,000 answers by 8 processes on both databases; 50 annotators over HTTP (half an hour)
+	$(BIN)/python -m tests.load.store
+	$(BIN)/python -m tests.load.server
 
 evidence: .venv/.installed-dev  ## PPO beside a known optimum, and whole recipes beside their controls (runs/evidence)
 	mkdir -p runs/evidence

@@ -1,31 +1,70 @@
-"""Hostile text to safe HTML, on the server: Markdown with raw HTML off, then a short allow-list of tags."""
+"""Hostile text to safe HTML, on the server: Markdown with raw HTML off, formulas, then a short allow-list of tags."""
+
+import html
+from functools import lru_cache
 
 import nh3
 from markdown_it import MarkdownIt
+
+from labeling_ui.formulas import MATHML_TAGS, MATHML_VALUES, add_formulas
+from labeling_ui.unseen import hold, reveal
 
 ALLOWED_TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li",
     "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
 }  # fmt: skip
+MAX_FORMATTED = 40_000
+"""Characters; what is longer is shown as it was typed. Markdown in Python takes a second for so much in the worst case."""
+MAX_PARAGRAPH = 10_000
+"""Characters of one line or paragraph that is formatted: what is inside is parsed in more than linear time."""
+MAX_MARKUP = 250_000
+"""Characters of what Markdown makes of a text: a small table can ask for a hundred times its size."""
+KEPT = 256
 
 # No link and no image survives: a link's text stays, its address does not, and nothing is ever loaded.
 _DISABLED = ["image", "html_block", "html_inline"]
-_page = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable(_DISABLED)
+_page = add_formulas(
+    MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable(_DISABLED),
+)
 # A model's line break is meant as one.
-_response = (
+_response = add_formulas(
     MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable(_DISABLED)
 )
 
 
+@lru_cache(maxsize=KEPT)
 def render(text: str) -> str:
-    """Return safe HTML of a prompt or response: tags of `ALLOWED_TAGS`, no attributes at all."""
-    return _clean(_response.render(text))
+    """Return safe HTML of a prompt or response: tags of `ALLOWED_TAGS`, bare, and formulas as MathML.
+
+    Characters that cannot be seen are marked; what is too long for Markdown is shown as it was typed.
+    """
+    return _safe(_response, text)
 
 
+@lru_cache(maxsize=KEPT)
 def render_page(text: str) -> str:
     """Return safe HTML of the guidelines: as `render`, but single line breaks do not count."""
-    return _clean(_page.render(text))
+    return _safe(_page, text)
 
 
-def _clean(markup: str) -> str:
-    return nh3.clean(markup, tags=ALLOWED_TAGS, attributes={}, link_rel=None, url_schemes=set())
+def _safe(markdown: MarkdownIt, text: str) -> str:
+    held = hold(text)
+    if len(held) > MAX_FORMATTED or max(map(len, held.split("\n\n"))) > MAX_PARAGRAPH:
+        return _as_typed(held)
+    markup = markdown.render(held)
+    if len(markup) > MAX_MARKUP:
+        return _as_typed(held)
+    clean = nh3.clean(
+        markup,
+        tags=ALLOWED_TAGS | MATHML_TAGS,
+        attributes={},
+        tag_attribute_values=MATHML_VALUES,
+        link_rel=None,
+        url_schemes=set(),
+    )
+    return reveal(clean)
+
+
+def _as_typed(held: str) -> str:
+    typed = html.escape(held).replace("\n", "<br>")
+    return reveal(f"<p>{typed}</p>")

@@ -17,14 +17,14 @@ from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import ConfigError, DataError, WaitingForPeople
 from rlhf.gold import load_gold
-from rlhf.labels.accounts import set_guidelines
 from rlhf.labels.agreement import Agreement, measure_agreement
 from rlhf.labels.bias import measure_bias
 from rlhf.labels.exports import ExportManifest, export_rankings, import_rankings
+from rlhf.labels.for_people import publish_for_people
 from rlhf.labels.publishing import publish, round_status
-from rlhf.labels.rounds import DATABASE
+from rlhf.labels.rounds import store_place, use_server
 from rlhf.labels.scripted import run_scripted
-from rlhf.labels.store import Store, open_store
+from rlhf.labels.store import Place, Store, open_store
 from rlhf.records import CandidateSet, Ranking, read_jsonl
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,11 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
     """Publish the candidates, see that they get ranked, and write the export of the answers."""
     imported, number = config.rankings.import_path, work.run.round
     scripted = config.rankings.source == "scripted" and imported is None
-    with open_store(work.run.labels / _database(config, work), create=True) as store:
-        publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
+    with open_store(_place(config, work), create=True) as store:
+        if imported is None and not scripted:
+            publish_for_people(store, sets, config.rankings, round=number, seed=config.seed)
+        else:
+            publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
         if imported is not None:
             import_rankings(store, imported, round=number)
         elif scripted:
@@ -71,12 +74,15 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
         return export_rankings(store, work.folder, round=number)
 
 
-def _database(config: Config, work: Work) -> str:
+def _place(config: Config, work: Work) -> Place:
     """What scripts or a file answer can be made again and depends on them: it stays out of the people's database."""
     key = work.draft.inputs.key[:12]
     if config.rankings.import_path is not None:
-        return f"imported-{key}.db"
-    return f"scripted-{key}.db" if config.rankings.source == "scripted" else DATABASE
+        return work.run.labels / f"imported-{key}.db"
+    if config.rankings.source == "scripted":
+        return work.run.labels / f"scripted-{key}.db"
+    use_server(work.run.labels, config.rankings.database)
+    return store_place(work.run.labels)
 
 
 def _let_scripts_rank(config: Config, store: Store, number: int) -> None:
@@ -104,10 +110,6 @@ def _let_scripts_rank(config: Config, store: Store, number: int) -> None:
 
 
 def _require_people(config: Config, store: Store, work: Work) -> None:
-    if config.rankings.guidelines is not None:
-        if not config.rankings.guidelines.is_file():
-            raise DataError(f"rankings.guidelines: {config.rankings.guidelines}: no such file")
-        set_guidelines(store, config.rankings.guidelines.read_text(encoding="utf-8"))
     status = round_status(store, work.run.round)
     if not status.complete:
         raise WaitingForPeople(

@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FOLDERS = ("/usr/lib/postgresql/*/bin/initdb", "/usr/local/pgsql/bin/initdb")
-# Without waiting for the disk: no test pulls the plug of this server.
-SETTINGS = (
-    "-c listen_addresses='' -c unix_socket_directories={folder} -c shared_buffers=64MB -c max_connections=200 "
-    "-c fsync=off -c full_page_writes=off"
-)
+SETTINGS = "-c listen_addresses='' -c unix_socket_directories={folder} -c shared_buffers=64MB -c max_connections=200"
+# Without waiting for the disk, where nobody pulls the plug of the server.
+HASTY = " -c fsync=off -c full_page_writes=off"
 
 
 def find_programs() -> Path | None:
@@ -27,8 +25,8 @@ def find_programs() -> Path | None:
 
 
 @contextmanager
-def running_server(programs: Path) -> Iterator[str]:
-    """Start a server on a socket of its own; yield the URL of an empty database."""
+def running_server(programs: Path, *, durable: bool = False) -> Iterator[str]:
+    """Start a server on a socket of its own; yield the URL of an empty database. It waits for the disk if `durable`."""
     folder = Path(tempfile.mkdtemp(prefix="labels-pg-"))
     # PostgreSQL does not run as root.
     as_user: list[str] = []
@@ -43,7 +41,7 @@ def running_server(programs: Path) -> Iterator[str]:
 
     run(str(programs / "initdb"), "-D", str(data), "-U", "labels", "-A", "trust", "--no-sync", "-E", "UTF8")
     control = [str(programs / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
-    run(*control, "-o", SETTINGS.format(folder=folder), "start")
+    run(*control, "-o", SETTINGS.format(folder=folder) + ("" if durable else HASTY), "start")
     try:
         yield f"postgresql://labels@/postgres?host={folder}"
     finally:

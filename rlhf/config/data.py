@@ -104,6 +104,26 @@ class RankingsConfig:
     """The scripted annotators."""
     guidelines: Path | None = output(None)
     """Markdown file shown beside each task."""
+    database: str | None = output(None)
+    """Keep people's answers on a PostgreSQL server, `postgresql://USER@HOST/DATABASE`, instead of in the run folder."""
+    max_overlap: int | None = result(None, ge=1, le=50)
+    """Most annotators of a task on which they disagree; one is added at a time."""
+    extra_below: float | None = result(None, ge=0, le=1)
+    """A task whose annotators agree less than this gets one more, up to `max_overlap`."""
+    task_limit: int | None = result(None, ge=1)
+    """Most tasks of a round for one annotator."""
+    training: Path | None = output(None)
+    """JSONL of candidate sets with `ranks` and `explanation`, ranked with feedback before the first real task."""
+    gold: Path | None = output(None)
+    """JSONL of candidate sets with known `ranks`, mixed in unseen to measure annotators."""
+    gold_share: float = output(0.05, ge=0, le=0.5)
+    """Share of an annotator's tasks that are gold items, while there are any."""
+    repeat_share: float = output(0.05, ge=0, le=0.5)
+    """Share of an annotator's tasks that he ranked before, shown in another order."""
+    priorities: Path | None = output(None)
+    """JSONL with `prompt_id` and `priority`: higher is ranked first, but for a random share."""
+    random_share: float = output(0.25, ge=0, le=1)
+    """With priorities, share of the tasks taken at random all the same, and marked so."""
 
 
 @section

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.labels.figures import Figure, Floats, block_of, bootstrap_mean, interval, ratio, resampled_sums, statistic
-from rlhf.labels.ranktable import Ints, Ranks, RankTable, table_of
+from rlhf.labels.ranktable import Ints, Ranks, RankTable, sums_by, table_of
 from rlhf.records import Ranking
 
 NOBODY_SHARED = "no prompt was ranked by two annotators"
@@ -166,7 +166,9 @@ def kendalls_w(rankings: Rankings, seed: int = 0) -> Figure:
         sums = np.add.reduceat(mean_ranks(ranks), starts, axis=0)
         deviations = ((sums - sums.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
         tied = (ranks[:, :, None] == ranks[:, None, :]).sum(axis=2)  # the size of each candidate's group
-        ties = np.add.reduceat((tied**2 - 1).sum(axis=1), starts)  # sum of t^2 - 1 over candidates = of t^3 - t over groups
+        ties = np.add.reduceat(
+            (tied**2 - 1).sum(axis=1), starts
+        )  # sum of t^2 - 1 over candidates = of t^3 - t over groups
         below = counts**2 * (size**3 - size) - counts * ties
         found[prompts] = np.where(below > 0, 12.0 * deviations / np.where(below > 0, below, 1), np.nan)
     values = found[np.isfinite(found)]
@@ -206,7 +208,7 @@ def count_votes(table: RankTable) -> Iterator[Votes]:
 
 
 def pair_sums(parts: Iterable[Votes], prompts: int, *, strict: bool) -> Floats:
-    """Return for each prompt how much pairs of annotators agree in all and how many comparisons that is. (prompts, 2)"""
+    """Return for each prompt how much pairs of annotators agree in all and how many comparisons that is; (prompts, 2)."""
     table = np.zeros((prompts, 2))
     for part in parts:
         raters = part.raters[:, None]
@@ -243,7 +245,7 @@ def own_figure(table: RankTable, with_others: Floats, annotator: int, seed: int 
     """Return one annotator's agreement with the others, from the sums of `agreement_with_others`."""
     mine = table.annotator == annotator
     prompts, place = np.unique(table.prompt[mine], return_inverse=True)
-    sums = np.stack([np.bincount(place, column, len(prompts)) for column in with_others[mine].T], axis=1)
+    sums = np.stack([sums_by(place, column, len(prompts)) for column in with_others[mine].T], axis=1)
     sums = sums[sums[:, 1] > 0]
     return ratio(sums, seed) if len(sums) else Figure(None, reason=f"{NOBODY_SHARED} with strict orders")
 
@@ -298,7 +300,7 @@ def _alpha(sums: Floats) -> Floats:
 def _coincidences(prompts: Ints, index: Ints, values: int) -> Floats:
     """Return the coincidence matrix of some prompts; `index` holds each ranking's values (rows, candidates)."""
     _, place, raters = np.unique(prompts, return_inverse=True, return_counts=True)
-    size = index.shape[1]
+    size = int(index.shape[1])
     cells = (place[:, None] * size + np.arange(size)) * values + index
     counts = np.bincount(cells.ravel(), minlength=len(raters) * size * values).reshape(-1, values).astype(np.float64)
     weighted = counts / np.repeat(raters - 1, size)[:, None]

@@ -144,7 +144,7 @@ def store_answer(
     now = store.clock()
     purpose = connection.execute(select(tasks.c.purpose).where(tasks.c.id == task_id)).scalar_one()
     counts = _fill_slot(connection, task_id, annotator.id, row["verdict"], purpose, now)
-    answer = _write(store, connection, task_id, annotator.id, {**row, "surplus": not counts}, comment, edit)
+    answer = write_version(store, connection, task_id, annotator.id, {**row, "surplus": not counts}, comment, edit)
     if counts and purpose == "label" and row["verdict"] == "ranked":
         add_annotator_where_disputed(store, connection, task_id)
     return _receipt(connection, answer, repeated=False)
@@ -174,7 +174,7 @@ def undo(store: Store, annotator: Annotator, task_id: int) -> TaskView:
         if earlier is not None:
             texts_before = (_text_of(connection, table, earlier.id) for table in (texts, edits))
             row = {name: getattr(earlier, name) for name in _CONTENT} | {"surplus": earlier.surplus}
-            _write(store, connection, task_id, annotator.id, row, *texts_before)
+            write_version(store, connection, task_id, annotator.id, row, *texts_before)
         else:
             if task.state != "open" or not lease_again(connection, task_id, annotator.id, now):
                 raise LabelError("somebody else has this task now; your answer stays as it was")
@@ -188,7 +188,9 @@ def undo(store: Store, annotator: Annotator, task_id: int) -> TaskView:
             }
             times = {"shown_at": latest.shown_at, "first_action_at": latest.first_action_at, "active_seconds": None}
             row = {**blank, **times, "display_order": latest.display_order, "surplus": False}
-            _write(store, connection, task_id, annotator.id, row)
+            write_version(store, connection, task_id, annotator.id, row)
+        # A correction that was begun meanwhile gives way to the answer itself.
+        connection.execute(delete(drafts).where(drafts.c.task_id == task_id, drafts.c.annotator_id == annotator.id))
         keep_as_draft(connection, latest, now)
         _keep_seconds(connection, latest)
         return read_view(connection, task_id, annotator.id)
@@ -233,7 +235,7 @@ def adjudicate(store: Store, manager: Annotator, task_id: int, ranks: Sequence[i
             "adjudicates": True,
             "surplus": False,
         }
-        return _receipt(connection, _write(store, connection, task_id, manager.id, row, comment), repeated=False)
+        return _receipt(connection, write_version(store, connection, task_id, manager.id, row, comment), repeated=False)
 
 
 def history(store: Store, annotator: Annotator, *, limit: int = 50) -> list[PastAnswer]:
@@ -269,7 +271,7 @@ _CONTENT = (
 )  # fmt: skip
 
 
-def _write(
+def write_version(
     store: Store,
     connection: Connection,
     task_id: int,

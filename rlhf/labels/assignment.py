@@ -24,6 +24,7 @@ from rlhf.records import PromptText, parse_prompt
 
 LEASE_S = 20 * 60
 MAX_DRAFT_BYTES = 256 * 1024
+COUNTED = 2000
 QUEUE_ORDER = (tasks.c.round, tasks.c.started.desc(), tasks.c.position, tasks.c.id)
 
 
@@ -48,7 +49,10 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """An annotator's own figures; repeat and gold items count as what they look like."""
+    """An annotator's own figures; repeat and gold items count as what they look like.
+
+    `available` stops at `COUNTED`: nobody needs to know more exactly, and counting costs.
+    """
 
     ranked: int
     cannot_judge: int
@@ -308,7 +312,7 @@ def read_view(connection: Connection, task_id: int, annotator_id: str) -> TaskVi
         responses=tuple(responses[candidate] for candidate in order),
         submission_id=row.submission_id,
         draft=json.loads(row.draft),
-        version=latest.version if latest else 0,
+        version=latest.version if latest and latest.verdict != "undone" else 0,
         active_seconds=row.active_seconds,
         prompt_id=row.prompt_id,
         training=row.purpose == "training",
@@ -446,13 +450,11 @@ def _begin(connection: Connection, task_id: int, order: str, annotator_id: str, 
 
 def _count_available(connection: Connection, me: Any, round: int | None) -> int:
     """Return how many shared tasks the annotator could still do, those in his hands among them."""
-    queue = select(func.count()).select_from(tasks).where(*_in_queue(round))
-    mine = select(answers.c.task_id).where(answers.c.annotator_id == me.id).distinct()
-    seen = queue.where(tasks.c.id.in_(mine))
-    left = connection.execute(queue).scalar_one() - connection.execute(seen).scalar_one()
+    ones = select(tasks.c.id).where(*_in_queue(round), _unanswered(me.id)).limit(COUNTED).subquery()
+    left = connection.execute(select(func.count()).select_from(ones)).scalar_one()
     held = len(_held_tasks(connection, me.id, round))
     room = _room(connection, me, round)
-    return held + (left if room is None else min(left, room))
+    return min(COUNTED, held + (left if room is None else min(left, room)))
 
 
 def _insert_draft(

@@ -1,67 +1,74 @@
 """What the `rlhf label` commands do: plain functions that return the text to show."""
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
+from rlhf.config.data import RankingsConfig
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import current_guidelines, list_annotators, set_guidelines
 from rlhf.labels.agreement import measure_agreement
+from rlhf.labels.backup import back_up
 from rlhf.labels.bias import measure_bias
+from rlhf.labels.erasure import delete_answers, erase_person, find_annotator, select_answers
 from rlhf.labels.events import verify
 from rlhf.labels.exports import MANIFEST_FILE, RANKINGS_FILE, export_rankings, import_rankings, read_export
-from rlhf.labels.publishing import RoundStatus, list_rounds, publish, published_sets, round_status
-from rlhf.labels.store import Store, open_store
+from rlhf.labels.for_people import publish_for_people, read_guidelines
+from rlhf.labels.publishing import RoundStatus, list_rounds, published_sets, round_status
+from rlhf.labels.store import Place, Store, open_store
 from rlhf.records import CandidateSet, read_jsonl
 
 DEFAULT_OVERLAP = 2
 
 
 def init_command(
-    database: Path,
+    place: Place,
     candidates: Path | None = None,
     *,
-    overlap: int = DEFAULT_OVERLAP,
+    settings: RankingsConfig | None = None,
     round: int = 0,
     seed: int | None = None,
-    guidelines: Path | None = None,
 ) -> str:
     """Make a label database, or open the one that is there, and publish a candidate file into it.
 
     Args:
-        database: The database file.
+        place: The database.
         candidates: A candidates.jsonl; without it only the database is made.
-        overlap: How many annotators rank each task.
+        settings: How the round is given out, and the files beside it; a `rankings` section.
         round: The round's number.
         seed: Seeds task order and display order; drawn where not given.
-        guidelines: A Markdown file with what annotators are to look for.
 
     Raises:
         RlhfError: A file is unusable, or answers would be lost.
     """
+    settings = settings or RankingsConfig(overlap=DEFAULT_OVERLAP)
     sets = read_jsonl(candidates, CandidateSet, key=lambda item: item.prompt_id) if candidates else []
-    text = _read_guidelines(guidelines) if guidelines else None
-    lines = [f"{database}: ready"]
-    with open_store(database, create=True) as store:
-        if text is not None:
-            lines.append(f"guidelines: version {set_guidelines(store, text)}")
+    with open_store(place, create=True) as store:
+        lines = [f"{store.place}: ready"]
         if sets:
             seed = secrets.randbelow(2**31) if seed is None else seed
-            done = publish(store, sets, overlap=overlap, round=round, seed=seed)
+            done = publish_for_people(store, sets, settings, round=round, seed=seed)
             lines.append(f"round {round}: {done.tasks} tasks ({done.new} new), {done.slots} slots")
-    lines.append(f"start the labeling page with `rlhf label serve {database}`")
+        elif settings.guidelines:
+            set_guidelines(store, read_guidelines(settings.guidelines))
+        with store.reading() as connection:
+            version, _ = current_guidelines(connection)
+        if version:
+            lines.append(f"guidelines: version {version}")
+        lines.append(f"start the labeling page with `rlhf label serve {store.place}`")
     return "\n".join(lines)
 
 
-def import_command(database: Path, rankings: Path, *, round: int = 0) -> str:
+def import_command(place: Place, rankings: Path, *, round: int = 0) -> str:
     """Take the rankings of a file into a published round."""
-    with open_store(database) as store:
+    with open_store(place) as store:
         done = import_rankings(store, rankings, round=round)
     return f"{done.rankings} rankings imported, {done.known} known already"
 
 
-def export_command(database: Path, folder: Path, *, round: int = 0, event: int | None = None) -> str:
+def export_command(place: Place, folder: Path, *, round: int = 0, event: int | None = None) -> str:
     """Write a round's rankings and their manifest into a folder."""
-    with open_store(database) as store:
+    with open_store(place) as store:
         folder.mkdir(parents=True, exist_ok=True)
         done = export_rankings(store, folder, round=round, event=event)
     kinds = ", ".join(f"{count} {kind}" for kind, count in done.kinds.items()) or "none"
@@ -72,10 +79,10 @@ def export_command(database: Path, folder: Path, *, round: int = 0, event: int |
     )
 
 
-def status_command(database: Path) -> str:
+def status_command(place: Place) -> str:
     """Return how far each round is, who answered, and whether they agree."""
-    lines = [str(database)]
-    with open_store(database) as store:
+    lines = [str(place)]
+    with open_store(place) as store:
         for round in list_rounds(store):
             lines += _round_lines(round_status(store, round))
             lines += _quality_lines(store, round)
@@ -86,21 +93,78 @@ def status_command(database: Path) -> str:
     return "\n".join(lines)
 
 
-def verify_command(database: Path, *, against: Path | None = None) -> str:
+def verify_command(place: Place, *, against: Path | None = None) -> str:
     """Walk the hash chain, where given against the manifest of an earlier export.
 
     Raises:
         LabelError: Something was changed; the message lists what.
     """
-    with open_store(database) as store:
+    with open_store(place) as store:
         found = verify(store, against)
     if not found.ok:
         shown = "\n".join(f"  {problem}" for problem in found.problems[:20])
-        raise LabelError(f"{database}: {len(found.problems)} problems in its history\n{shown}")
+        raise LabelError(f"{place}: {len(found.problems)} problems in its history\n{shown}")
     return (
-        f"{database}: {found.head.event} events and {found.answers} answers are as they were written\n"
+        f"{place}: {found.head.event} events and {found.answers} answers are as they were written\n"
         f"head: event {found.head.event}, {found.head.hash}"
     )
+
+
+def backup_command(place: Place, target: Place) -> str:
+    """Copy the whole store while people work."""
+    with open_store(place) as store:
+        done = back_up(store, target)
+    shown = target if isinstance(target, Path) else target.split("@")[-1]
+    return f"{shown}: {done.answers} answers, checked; head: event {done.head.event}, {done.head.hash}"
+
+
+def erase_command(place: Place, name: str, *, confirmed: bool) -> str:
+    """Remove a person's name and words; without confirmation, say what that would be."""
+    with open_store(place) as store:
+        person = find_annotator(store, name)
+        if not confirmed:
+            raise LabelError(
+                f"this removes the name, sessions, drafts, comments and better answers of {person.pseudonym} for good; the "
+                "rankings stay, under the pseudonym. Add --yes to do it"
+            )
+        done = erase_person(store, person)
+    old = sorted(place.parent.glob(f"{place.name}.version-*")) if isinstance(place, Path) else []
+    lines = [f"{done.pseudonym}: {done.texts} texts and {done.drafts} drafts erased, {done.answers} answers stay"]
+    lines += [f"{path}: this earlier copy is as it was; delete it yourself" for path in old]
+    return "\n".join(lines)
+
+
+def delete_command(
+    place: Place,
+    *,
+    answer_ids: Sequence[int] = (),
+    annotator: str | None = None,
+    round: int | None = None,
+    why: str = "",
+    confirmed: bool = False,
+) -> str:
+    """Let answers count no more; without confirmation, say which those would be.
+
+    Raises:
+        LabelError: Nothing is selected, or it is not confirmed.
+    """
+    if not answer_ids and annotator is None and round is None:
+        raise LabelError("say which answers: --answer, --annotator or --round, or several of them")
+    with open_store(place) as store:
+        owner = find_annotator(store, annotator).id if annotator else None
+        with store.transaction() as connection:
+            rows = select_answers(connection, annotator_id=owner, answer_ids=answer_ids, round=round)
+            missing = set(answer_ids) - {row.id for row in rows}
+            if missing:
+                names = ", ".join(f"a-{number}" for number in sorted(missing))
+                raise LabelError(f"{store.place}: {names}: no answer that counts now and fits; nothing was deleted")
+            if not confirmed:
+                raise LabelError(
+                    f"this deletes {len(rows)} answers of {len({row.annotator_id for row in rows})} annotators; their tasks "
+                    "are given out again. Add --yes to do it"
+                )
+            count = delete_answers(store, rows, why)
+    return f"{count} answers count no more"
 
 
 def _round_lines(status: RoundStatus) -> list[str]:
@@ -124,13 +188,3 @@ def _quality_lines(store: Store, round: int) -> list[str]:
         f"  first shown wins          {bias.first_wins}",
         f"  longer wins               {bias.longer_wins}",
     ]
-
-
-def _read_guidelines(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelError(f"{path}: cannot be read as guidelines ({error})") from error
-    if not text:
-        raise LabelError(f"{path}: the guidelines are empty; write what annotators are to look for")
-    return text

@@ -212,7 +212,7 @@ def _make_repeat(connection: Connection, annotator_id: str, settings: Any, now: 
         select(tasks, answers.c.display_order)
         .join(answers, answers.c.task_id == tasks.c.id)
         .where(answers.c.annotator_id == annotator_id, answers.c.verdict == "ranked", answers.c.version == 1, ~done)
-        .where(tasks.c.round == settings.round, tasks.c.purpose == "label", tasks.c.state != "withdrawn")
+        .where(tasks.c.round == settings.round, tasks.c.purpose == "label", tasks.c.state == "open")
         .order_by(answers.c.id)
         .limit(REPEAT_AFTER)
     )

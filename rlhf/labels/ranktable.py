@@ -45,9 +45,14 @@ class RankTable:
         )
 
     def codes(self, size: int, rows: Ints) -> Ranks:
-        """Return for each pair of candidates i < j: 1 where i is better, 0 in a tie, -1 where j is. (rows, pairs)"""
+        """Return for each pair of candidates i < j: 1 where i is better, 0 in a tie, -1 where j is; (rows, pairs)."""
         first, second = pair_indices(size)
         return pair_codes(self.ranks[rows], first, second)
+
+
+def sums_by(index: Ints, values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Return the sum of the values of each index from 0 to `size` - 1."""
+    return np.bincount(index, values, size).astype(np.float64)
 
 
 def pair_codes(ranks: Ranks, first: Ints, second: Ints) -> Ranks:

@@ -134,15 +134,7 @@ def open_store(place: Place, *, create: bool = False, clock: Clock = time.time) 
         LabelError: The file is missing, is no ranking store, is from a newer version, or lies on a network
             file system, where SQLite's write-ahead log loses data; the server cannot be reached.
     """
-    if isinstance(place, Path):
-        place = place.absolute()
-        _find_file(place, create=create)
-        engine = _file_engine(place)
-    else:
-        url = _server_url(place)
-        place = url.render_as_string(hide_password=True)
-        engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=MORE_CONNECTIONS, pool_pre_ping=True)
-    store = Store(place, engine, clock)
+    store = _connect(place, create=create, clock=clock)
     try:
         version = _prepare(store, create=create)
     except BaseException:
@@ -150,9 +142,39 @@ def open_store(place: Place, *, create: bool = False, clock: Clock = time.time) 
         raise
     if version < SCHEMA_VERSION:
         store.close()
-        migrate(place, version)
+        migrate(store.place, version)
         return open_store(place, clock=clock)
     return store
+
+
+def open_new_store(place: Place) -> Store:
+    """Open an empty database with the tables of today and nothing in them, for a copy.
+
+    Raises:
+        LabelError: There are tables already, or the server cannot be reached.
+    """
+    store = _connect(place, create=True, clock=time.time)
+    try:
+        with store.transaction() as connection:
+            if inspect(connection).get_table_names():
+                raise LabelError(f"{store.place}: has tables already; give an empty database")
+            metadata.create_all(connection)
+    except BaseException as error:
+        store.close()
+        if isinstance(error, DatabaseError):
+            raise LabelError(f"{store.place}: cannot be written ({error.orig})") from error
+        raise
+    return store
+
+
+def _connect(place: Place, *, create: bool, clock: Clock) -> Store:
+    if isinstance(place, Path):
+        place = place.absolute()
+        _find_file(place, create=create)
+        return Store(place, _file_engine(place), clock)
+    url = make_server_url(place)
+    engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=MORE_CONNECTIONS, pool_pre_ping=True)
+    return Store(url.set(drivername="postgresql").render_as_string(hide_password=True), engine, clock)
 
 
 def _prepare(store: Store, *, create: bool) -> int:
@@ -171,7 +193,12 @@ def is_server(place: Place) -> bool:
     return isinstance(place, str) and place.startswith(("postgresql:", "postgresql+", "postgres:"))
 
 
-def _server_url(place: str) -> URL:
+def make_server_url(place: str) -> URL:
+    """Return the URL of a PostgreSQL database for its driver.
+
+    Raises:
+        LabelError: It is none, or the driver is not installed.
+    """
     if not is_server(place):
         raise LabelError(f"{place}: neither a file nor a URL such as postgresql://USER@HOST/DATABASE")
     if find_spec("psycopg") is None:

@@ -1,4 +1,4 @@
-"""A labeling server in a process of its own, and Debian's Chromium to look at it."""
+"""Labeling servers in processes of their own, and Debian's Chromium to look at them."""
 
 import os
 import re
@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from rlhf.labels.accounts import create_login_token
+from rlhf.labels.items import KnownItem, publish_known
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import open_store
 from rlhf.records import CandidateSet, Message
+from tests.ui.lessons import lesson_items, lesson_sets
 
 CHROMIUM = os.environ.get("RLHF_CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = [
@@ -122,29 +124,38 @@ def hostile_sets() -> list[CandidateSet]:
     ]
 
 
-def make_database(folder: Path) -> Path:
-    """Publish the three tasks; with so many slots that the people of all tests find work."""
+def make_database(folder: Path, sets: list[CandidateSet], training: list[KnownItem] | None = None) -> Path:
+    """Publish tasks; with so many slots that the people of all tests find work."""
     with open_store(folder / "labels.db", create=True) as store:
-        publish(store, hostile_sets(), overlap=40, seed=5)
+        publish(store, sets, overlap=40, seed=5)
+        publish_known(store, training or [], purpose="training")
     return folder / "labels.db"
+
+
+def run_server(database: Path) -> Iterator[LabelServer]:
+    """Start a server; kill it at the end."""
+    running = LabelServer(database)
+    running.start()
+    yield running
+    running.kill()
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServer]:
     """One server for all tests (it takes seconds to start); each test is another person."""
-    running = LabelServer(make_database(tmp_path_factory.mktemp("labels")))
-    running.start()
-    yield running
-    running.kill()
+    yield from run_server(make_database(tmp_path_factory.mktemp("labels"), hostile_sets()))
+
+
+@pytest.fixture(scope="session")
+def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServer]:
+    """A server whose people learn first, and then see pairs, formulas, code and long texts."""
+    yield from run_server(make_database(tmp_path_factory.mktemp("school"), lesson_sets(), lesson_items()))
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[LabelServer]:
     """A server that the test may kill."""
-    running = LabelServer(make_database(tmp_path))
-    running.start()
-    yield running
-    running.kill()
+    yield from run_server(make_database(tmp_path, hostile_sets()))
 
 
 @pytest.fixture
@@ -164,7 +175,7 @@ def visit(browser) -> Iterator[Callable[..., Visit]]:
         page.goto(f"{server.origin}/open?token={token}")
         page.fill("#name", name)
         page.click("button")
-        page.wait_for_selector(".rk-card")
+        page.wait_for_selector(".rk:not([data-view=loading])")
         return seen
 
     yield enter

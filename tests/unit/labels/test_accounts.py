@@ -5,16 +5,20 @@ from sqlalchemy import text
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import (
+    SESSION_IDLE_S,
     SESSION_LIFETIME_S,
+    SESSION_RENEWAL_S,
     TOKEN_LIFETIME_S,
     create_login_token,
     create_session,
     current_guidelines,
     end_session,
     ensure_annotator,
+    find_session,
     list_annotators,
     login_token_owner,
     redeem_login_token,
+    renew_session,
     session_annotator,
     set_guidelines,
 )
@@ -80,10 +84,38 @@ def test_sessions_end(store, clock):
     end_session(store, secret)
     assert session_annotator(store, secret) is None
     assert session_annotator(store, other) == ada
-    clock.now += SESSION_LIFETIME_S
+    clock.now += SESSION_IDLE_S
     assert session_annotator(store, other) is None
     for nothing in (None, "", "made up"):
         assert session_annotator(store, nothing) is None
+
+
+def test_a_session_in_use_goes_on_and_ends_after_a_month_all_the_same(store, clock):
+    secret = create_session(store, ensure_annotator(store, "Ada"))
+    opened = clock.now
+    clock.now += SESSION_RENEWAL_S
+    assert not find_session(store, secret).due, "within the hour nothing is written"
+    while clock.now < opened + SESSION_LIFETIME_S - SESSION_IDLE_S:
+        clock.now += SESSION_IDLE_S / 2
+        assert find_session(store, secret).due
+        renew_session(store, secret)
+    clock.now = opened + SESSION_LIFETIME_S - 1
+    assert session_annotator(store, secret)
+    assert not find_session(store, secret).due, "its end cannot be moved any more"
+    renew_session(store, secret)
+    clock.now += 1
+    assert session_annotator(store, secret) is None
+
+
+def test_a_session_that_ended_is_not_renewed(store, clock):
+    secret = create_session(store, ensure_annotator(store, "Ada"))
+    clock.now += SESSION_IDLE_S
+    renew_session(store, secret)
+    assert session_annotator(store, secret) is None
+
+
+def test_a_name_is_the_same_however_its_letters_are_written(store):
+    assert ensure_annotator(store, "Zo\u00eb") == ensure_annotator(store, "Zoe\u0308")
 
 
 def test_a_deactivated_person_has_no_session(store):

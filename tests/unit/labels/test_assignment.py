@@ -1,9 +1,5 @@
 """Claims, leases and drafts: who works on what."""
 
-import multiprocessing
-from collections import Counter
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 
@@ -24,40 +20,15 @@ from rlhf.labels.assignment import (
 )
 from rlhf.labels.exports import read_export
 from rlhf.labels.publishing import close_round, display_orders, publish, published_sets, round_status
-from rlhf.labels.store import open_store
 from rlhf.records import CandidateSet
+from tests.load.store import measure
 
 
-def claimer(path: Path, name: str, barrier) -> None:
-    """Work off everything, one claim and one submit per transaction, against all others."""
-    with open_store(path) as store:
-        annotator = ensure_annotator(store, name)
-        barrier.wait()
-        while (view := claim(store, annotator)) is not None:
-            submit(store, annotator, Submission(view.submission_id, ranks=(1, 2)))
-
-
-def test_eight_processes_never_exceed_the_overlap(tmp_path, make_sets):
-    path = tmp_path / "labels.db"
-    with open_store(path, create=True) as store:
-        publish(store, make_sets(30, candidates=2), overlap=3)
-    # One process imports the modules once, the workers are its forks.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    barrier = context.Barrier(8)
-    workers = [context.Process(target=claimer, args=(path, f"worker {n}", barrier)) for n in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0] * 8
-    with open_store(path) as store:
-        rankings, _ = read_export(store)
-        status = round_status(store, 0)
-    per_prompt = Counter(ranking.prompt_id for ranking in rankings)
-    assert set(per_prompt.values()) == {3}, "every task has exactly as many answers as slots"
-    assert len({(ranking.prompt_id, ranking.annotator) for ranking in rankings}) == 90
-    assert (status.filled, status.surplus, status.complete) == (90, 0, True)
+def test_eight_processes_never_exceed_the_overlap(place):
+    found = measure(place, wanted=90, processes=8)
+    assert found["answers"] == 90
+    wrong = {"answers_missing", "tasks_over_overlap", "tasks_under_overlap", "answered_twice", "tasks_out_of_balance"}
+    assert {name: found[name] for name in (*wrong, "slots_not_done", "surplus", "problems") if found[name]} == {}
 
 
 def test_the_same_task_is_claimed_again_until_it_is_answered(published, person):

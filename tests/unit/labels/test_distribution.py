@@ -54,6 +54,12 @@ def test_who_is_paused_keeps_his_task_and_gets_no_other(store, person, make_sets
     assert claim(store, ada, round=1) is not None
 
 
+def test_counting_stops_where_nobody_needs_to_know(store, person, make_sets, monkeypatch):
+    monkeypatch.setattr("rlhf.labels.assignment.COUNTED", 3)
+    publish(store, make_sets(5), overlap=1)
+    assert progress(store, person("Ada")).available == 3
+
+
 def test_why_none_when_all_is_done(store, person, make_sets, answer):
     publish(store, make_sets(1), overlap=1)
     answer(store, person("Ada"))

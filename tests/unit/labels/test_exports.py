@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from rlhf.config.data import RankingsConfig
 from rlhf.data.judgements import import_rankings as read_rankings
 from rlhf.errors import DataError, LabelError
 from rlhf.labels.aggregate import group_by_prompt
@@ -127,7 +128,7 @@ def test_commands_from_candidates_to_a_verified_export(tmp_path, make_sets):
     write_jsonl(rankings, [Ranking(f"p-{n}", who, (1, 2, 3)) for n in range(3) for who in ("x", "y")])
     (tmp_path / "guide.md").write_text("# Be kind")
     database = tmp_path / "labels.db"
-    said = init_command(database, candidates, overlap=2, guidelines=tmp_path / "guide.md")
+    said = init_command(database, candidates, settings=RankingsConfig(overlap=2, guidelines=tmp_path / "guide.md"))
     assert "3 tasks (3 new), 6 slots" in said
     assert "guidelines: version 1" in said
     assert import_command(database, rankings) == "6 rankings imported, 0 known already"

@@ -10,7 +10,7 @@ from rlhf.labels.answers import Submission, history, submit, undo
 from rlhf.labels.assignment import claim, open_answer, progress
 from rlhf.labels.exports import read_export
 from rlhf.labels.items import REPEAT_AFTER, KnownItem, publish_known, rank_agreement, read_known
-from rlhf.labels.publishing import Distribution, publish, round_status
+from rlhf.labels.publishing import Distribution, close_round, publish, round_status
 from rlhf.labels.schema import slots, tasks
 from rlhf.records import CandidateSet
 
@@ -159,3 +159,13 @@ def test_rank_agreement_by_hand():
     assert rank_agreement((1, 2, 3), (3, 2, 1)) == 0.0
     # Pairs (1,2) tie against order 1/2, (1,3) alike 1, (2,3) alike 1.
     assert rank_agreement((1, 2, 3), (1, 1, 2)) == pytest.approx(2.5 / 3)
+
+
+def test_a_closed_round_hands_out_no_repeats(store, person, make_sets):
+    publish(store, make_sets(30), overlap=6, round=1, distribution=Distribution(repeat_share=0.5))
+    people = [person(f"Person {number}") for number in range(6)]
+    for one in people:
+        work(store, one, REPEAT_AFTER + 2)
+    close_round(store, 1)
+    # Each of these would be a repeat with a chance of one half.
+    assert [claim(store, one, round=1) for one in people] == [None] * 6

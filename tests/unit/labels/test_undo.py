@@ -78,6 +78,15 @@ def test_there_is_nothing_to_take_back_twice_or_of_others(published, person, ans
         undo(published, person("Ada"), receipt.task_id)
 
 
+def test_an_answer_whose_correction_was_begun_can_be_taken_back(published, person, answer):
+    ada = person("Ada")
+    receipt = answer(published, ada, ranks=(2, 1, 3))
+    opened = open_answer(published, ada, receipt.task_id)
+    back = undo(published, ada, receipt.task_id)
+    assert back.submission_id != opened.submission_id
+    assert back.draft["levels"] == [2, 1, 3]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,0 +1,262 @@
+"""`rlhf label serve` for a team, as it is started: a real certificate, real HTTPS requests, a real browser."""
+
+import http.client
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from labeling_ui.app import COOKIE
+from labeling_ui.gate import HSTS
+from rlhf.labels.invitations import create_invitation
+from rlhf.labels.publishing import publish
+from rlhf.labels.store import open_store
+from rlhf.labels.users import create_user
+from tests.ui.conftest import hostile_sets
+from tests.ui.doors import HASHED, PASSWORD, form_of
+from tests.ui.person import shoot
+from tests.ui.test_address import certificate  # noqa: F401
+from tests.ui.test_looks import SIZES, violations
+
+pytestmark = pytest.mark.ui
+
+COMMAND = [sys.executable, "-m", "rlhf.cli", "label", "serve"]
+NEW = "another horse battery"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server for a team."""
+
+    database: Path
+    cert: Path
+    said: str
+
+    @property
+    def origin(self) -> str:
+        found = re.search(r"https://[^/\s]+", self.said)
+        assert found, self.said
+        return found[0]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[Served]:  # noqa: F811
+    """The pages over HTTPS, with an admin and an annotator."""
+    cert, key = certificate
+    database = tmp_path_factory.mktemp("served") / "labels.db"
+    with open_store(database, create=True) as store:
+        publish(store, hostile_sets(), overlap=9, seed=1, round=1)
+        for name, role in (("Ada Lovelace", "admin"), ("Ben", "annotator")):
+            create_user(store, name, role, HASHED)
+    command = [
+        *COMMAND,
+        str(database),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--tls-cert",
+        str(cert),
+        "--tls-key",
+        str(key),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield Served(database, cert, process.stdout.readline())
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode in (0, -15)
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    """A program that trusts the certificate and nothing else."""
+    trusted = ssl.create_default_context(cafile=str(served.cert))
+    headers = {"origin": served.origin}
+    with httpx.Client(base_url=served.origin, verify=trusted, headers=headers, trust_env=False) as made:
+        yield made
+
+
+def test_a_person_signs_in_over_https(client, served):
+    assert served.said.startswith("labeling pages: https://127.0.0.1:")
+    page = client.get("/login")
+    assert page.headers["strict-transport-security"] == HSTS
+    answer = client.post("/login", data={**form_of(page), "name": "Ben", "password": PASSWORD})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/label/")
+    assert "secure" in answer.headers["set-cookie"].lower()
+    config = client.get("/label/config")
+    assert config.status_code == 200
+    assert f"{served.origin}/label" in config.text, "Gradio knows where it is served"
+    assert client.get("/manage/config").status_code == 403
+
+
+def test_nobody_gets_in_in_the_clear(served):
+    where = urlsplit(served.origin)
+    plain = http.client.HTTPConnection(where.hostname, where.port, timeout=5)
+    plain.request("GET", "/login")
+    with pytest.raises((http.client.HTTPException, OSError)):
+        plain.getresponse()
+    plain.close()
+
+
+def test_links_of_this_machine_open_nothing_here(client):
+    assert client.get("/open").headers["location"] == "/login"
+    assert client.get("/label/").headers["location"] == "/login"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "error: --host 0.0.0.0 is open to the network"),
+        (
+            ["--tls-cert", "none.pem", "--tls-key", "none.pem"],
+            "error: --tls-cert none.pem: cannot be read (No such file",
+        ),
+        (["--local", "--behind-proxy"], "error: --local is for this machine"),
+        (["--local", "--host", "::1"], "not allowed with argument --local"),
+        (["--behind-proxy", "--public-url", "labels"], "error: --public-url labels: give scheme and host"),
+        (["--behind-proxy", "--public-url", "https://a.example", "--trusted-proxy", "me"], "error: --trusted-proxy me"),
+        (["--behind-proxy", "--public-url", "https://a.example"], "error: {}: nobody could sign in as admin"),
+    ],
+)
+def test_mistakes_end_it_in_one_line(tmp_path, options, message):
+    open_store(tmp_path / "labels.db", create=True).close()
+    done = subprocess.run([*COMMAND, str(tmp_path / "labels.db"), *options], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert message.format(tmp_path / "labels.db") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+# ---- in a browser --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_page(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
+    """Open pages, each in a browser of its own."""
+    contexts = []
+
+    def make(scheme: str = "light", size: str = "desk") -> Any:
+        width, height = SIZES[size]
+        viewport = {"width": width, "height": height}
+        contexts.append(
+            browser.new_context(
+                base_url=served.origin, viewport=viewport, color_scheme=scheme, ignore_https_errors=True, locale="en-GB"
+            )
+        )
+        return contexts[-1].new_page()
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def focused(page: Any) -> str:
+    return page.evaluate("document.activeElement.id || document.activeElement.textContent")
+
+
+def test_in_and_out_by_keyboard_alone(open_page):
+    page = open_page()
+    page.goto("/")
+    assert focused(page) == "name"
+    for key in ("ada lovelace", "Tab", "wrong horse", "Enter"):
+        page.keyboard.press(key) if key in ("Tab", "Enter") else page.keyboard.type(key)
+    page.wait_for_selector("[role=alert] >> text=Name or password is wrong.")
+    assert (page.input_value("#name"), page.input_value("#password"), focused(page)) == ("ada lovelace", "", "password")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".mg:not([data-view=loading])")
+    assert page.url.startswith(page.evaluate("location.origin") + "/manage/")
+    page.click(".mg-away")
+    page.wait_for_selector(".rk:not([data-view=loading])")
+    assert page.is_visible(".rk-manage")
+    page.click("[data-act=signout]")
+    page.wait_for_url("**/login")
+    assert COOKIE not in [cookie["name"] for cookie in page.context.cookies()]
+    page.goto("/label/")
+    page.wait_for_url("**/login")
+
+
+def test_an_invitation_and_a_new_password(open_page, served):
+    with open_store(served.database) as store:
+        token = create_invitation(store)
+    page = open_page(size="phone")
+    page.goto(f"/open?token={token}")
+    for name, value in (("name", "Noa"), ("new", PASSWORD), ("again", PASSWORD)):
+        assert focused(page) == name
+        page.keyboard.type(value)
+        page.keyboard.press("Tab")
+    assert focused(page) == "Begin"
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".rk:not([data-view=loading])")
+    assert page.is_hidden(".rk-manage")
+    page.click(".rk-person a")
+    page.wait_for_url("**/password")
+    for value in (PASSWORD, NEW, NEW):
+        page.keyboard.type(value)
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Your password is changed")
+    page.click("text=To the ranking page")
+    page.wait_for_selector(".rk:not([data-view=loading])")
+    assert page.context.new_page().goto(f"/open?token={token}").status == 403
+
+
+def test_a_link_from_elsewhere_finds_the_session(open_page):
+    page = open_page()
+    page.goto("/login")
+    page.fill("#name", "Ben")
+    page.fill("#password", PASSWORD)
+    page.click("button")
+    page.wait_for_selector(".rk:not([data-view=loading])")
+    here = page.evaluate("location.origin")
+    page.goto(f"data:text/html,<a href='{here}/label/'>work</a>")
+    page.click("a")
+    page.wait_for_selector(".rk:not([data-view=loading])")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_pages_fit_and_can_be_used_by_everybody(open_page, served, scheme, size):
+    with open_store(served.database) as store:
+        token = create_invitation(store)
+    page, found = open_page(scheme, size), []
+    outside: list[str] = []
+    page.on(
+        "request", lambda request: outside.append(request.url) if not request.url.startswith(served.origin) else None
+    )
+    ending = f"{'' if size == 'desk' else '-phone'}{'' if scheme == 'light' else '-dark'}"
+
+    def look(what: str) -> None:
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0], what
+        assert page.evaluate("getComputedStyle(document.querySelector('h1')).fontWeight") == "680", "no style sheet"
+        shoot(page, f"entrance-{what}{ending}")
+        found.extend(f"{what}: {one}" for one in violations(page))
+
+    page.goto("/login")
+    look("login")
+    page.fill("#name", "Ben " + "w" * 60)
+    page.fill("#password", "wrong horse")
+    page.click("button")
+    page.wait_for_selector("[role=alert]")
+    look("refused")
+    for where, what in ((f"/open?token={token}", "invitation"), ("/open?token=x", "spent")):
+        page.goto(where)
+        look(what)
+    page.goto("/login")
+    page.fill("#name", "Ben")
+    page.fill("#password", PASSWORD)
+    page.click("button")
+    page.wait_for_selector(".rk:not([data-view=loading])")
+    for where, what in (("/password", "password"), ("/manage/", "not-for-you")):
+        page.goto(where)
+        look(what)
+    assert (found, outside) == ([], [])
