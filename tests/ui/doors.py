@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class Team:
     @contextmanager
     def doors(self, access: Access = TEAM, fixed_name: str | None = None) -> Iterator["Doors"]:
         """Open the application."""
-        web = asyncio.run(_build(self.store, access, fixed_name))
+        # In a thread of its own: this one may have Playwright's loop running.
+        with ThreadPoolExecutor(1) as pool:
+            web = pool.submit(asyncio.run, _build(self.store, access, fixed_name)).result()
         with TestClient(web, base_url=access.origins[0]) as running:
             yield Doors(self, web, access.origins[0], running)
 

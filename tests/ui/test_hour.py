@@ -65,7 +65,7 @@ def answer_with_everything(page, number: int) -> None:
     before = prompt(page)
     rank_all(page)
     if count(page) > 2:
-        page.keyboard.press("Alt+ArrowUp")
+        page.keyboard.press("Alt+ArrowDown")
         assert "=" in summary(page)
     for key in ("s", "f", "c", "b")[: number + 1]:
         page.keyboard.press(key)

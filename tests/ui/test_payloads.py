@@ -42,7 +42,7 @@ def see_all(page) -> list[str]:
 
 def reachable(page) -> bool:
     """Say whether the submit button can be pressed where it stands."""
-    page.locator(".rk-submit").scroll_into_view_if_needed()
+    page.locator(".rk-submit[data-act=submit]").scroll_into_view_if_needed()
     return page.evaluate(
         "(() => { const b = document.querySelector('.rk-send .rk-submit'), r = b.getBoundingClientRect();"
         " const hit = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);"
@@ -97,8 +97,13 @@ def test_what_cannot_be_seen_is_marked(hostile, visit):
     marks = set()
     for _ in range(len(hostile_sets())):
         marks |= set(page.locator(".rk-list mark").all_inner_texts())
+        before = page.inner_text(".rk-list")
         page.keyboard.press("n")
-        page.wait_for_timeout(150)
+        page.wait_for_function(
+            "before => document.querySelector('.rk').dataset.view === 'done'"
+            " || document.querySelector('.rk-list').innerText !== before",
+            arg=before,
+        )
         if page.is_visible(".rk-done"):
             break
     assert {"U+202E", "U+2067", "U+200B", "U+00AD", "U+E0067", "U+001B", "U+2028", "U+FEFF"} <= marks
