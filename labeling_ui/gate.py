@@ -149,7 +149,7 @@ def _not_a_manager(request: Request) -> Response:
     words = "These pages are for whoever manages the labels."
     if request.url.path not in PAGES:
         return Response(words, 403)
-    return HTMLResponse(message_page("Not for you", words, link=(LABEL, "To the ranking page")), 403)
+    return HTMLResponse(message_page("For managers only", words, link=(LABEL, "To the ranking page")), 403)
 
 
 def _with_headers(send: Any, path: str, secure: bool) -> Callable[[Any], Any]:

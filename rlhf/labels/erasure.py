@@ -39,7 +39,9 @@ def find_annotator(store: Store, name: str) -> Annotator:
     """
     found = [person for person in list_annotators(store) if name in (person.name, person.pseudonym)]
     if not found:
-        raise LabelError(f"{store.place}: nobody is called {name!r}; `rlhf label user {store.place} list` shows everybody")
+        raise LabelError(
+            f"{store.place}: nobody is called {name!r}; `rlhf label user {store.place} list` shows everybody"
+        )
     if len(found) > 1:
         names = ", ".join(person.pseudonym for person in found)
         raise LabelError(f"{store.place}: {name!r} is the name of {len(found)} annotators; give one of {names}")

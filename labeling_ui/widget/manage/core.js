@@ -82,7 +82,7 @@ async function ask(name, payload = {}) {
   try {
     const answer = await server[name]({ round, ...payload });
     if (answer && typeof answer === "object" && "ok" in answer) {
-      if (answer.signed_out) window.location.assign("/login");
+      if (answer.signed_out) window.location.reload();
       return answer;
     }
   } catch {
