@@ -38,6 +38,8 @@ SCRIPTS = (
 )  # fmt: skip
 STYLES = ("frame.css", "task.css", "cards.css", "text.css", "dialogs.css", "work.css", "phone.css")
 
+SIGNED_OUT = {"ok": False, "signed_out": True, "error": "Your session has ended. Sign in again."}
+
 Handler = Callable[[dict[str, Any], Annotator], dict[str, Any]]
 
 
@@ -112,7 +114,7 @@ def guarded(
     def call(payload: Any, request: gr.Request) -> dict[str, Any]:
         annotator = session_annotator(store, request.cookies.get(COOKIE))
         if annotator is None:
-            return {"ok": False, "signed_out": True, "error": "Your session has ended. Sign in again."}
+            return dict(SIGNED_OUT)
         if annotator.role not in roles:
             return {"ok": False, "error": "These pages are for whoever manages the labels."}
         if not isinstance(payload, dict):

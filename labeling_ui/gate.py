@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from labeling_ui.address import Access
-from labeling_ui.app import COOKIE
+from labeling_ui.app import COOKIE, SIGNED_OUT
 from labeling_ui.forms import message_page
 from labeling_ui.forwarded import as_visited
 from rlhf.labels.accounts import Annotator, find_session, renew_session
@@ -22,6 +22,7 @@ from rlhf.labels.store import Store
 
 MAX_BODY = 256 * 1024
 LABEL, MANAGE = "/label/", "/manage/"
+CALLS = ("/component_server", "/component_server/")
 PAGES = (LABEL, MANAGE, LABEL.rstrip("/"), MANAGE.rstrip("/"), "/password")
 
 HEADERS = {
@@ -128,6 +129,9 @@ class Gate:
 
     def _ask_to_enter(self, request: Request) -> Response:
         path = request.url.path
+        if path.endswith(CALLS) and request.method in SEND:
+            # With any other status Gradio's script would tell the page no more than that something went wrong.
+            return JSONResponse(SIGNED_OUT)
         if path not in PAGES or request.method not in READ:
             return Response("No session.", 401)
         if request.headers.get("sec-fetch-site") == "cross-site":

@@ -18,6 +18,7 @@ import pytest
 from labeling_ui.app import COOKIE
 from labeling_ui.gate import HSTS
 from rlhf.cli import main
+from rlhf.labels.accounts import end_sessions, list_annotators
 from rlhf.labels.invitations import create_invitation
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import open_store
@@ -166,6 +167,15 @@ def focused(page: Any) -> str:
     return page.evaluate("document.activeElement.id || document.activeElement.textContent")
 
 
+def sign_in(page: Any, name: str) -> None:
+    """Sign in as an annotator, and wait for the task."""
+    page.goto("/login")
+    page.fill("#name", name)
+    page.fill("#password", PASSWORD)
+    page.click("button")
+    page.wait_for_selector(".rk-card")
+
+
 def test_in_and_out_by_keyboard_alone(open_page):
     page = open_page()
     page.goto("/")
@@ -215,15 +225,26 @@ def test_an_invitation_and_a_new_password(open_page, served):
 
 def test_a_link_from_elsewhere_finds_the_session(open_page):
     page = open_page()
-    page.goto("/login")
-    page.fill("#name", "Ben")
-    page.fill("#password", PASSWORD)
-    page.click("button")
-    page.wait_for_selector(".rk:not([data-view=loading])")
+    sign_in(page, "Ben")
     here = page.evaluate("location.origin")
     page.goto(f"data:text/html,<a href='{here}/label/'>work</a>")
     page.click("a")
     page.wait_for_selector(".rk:not([data-view=loading])")
+
+
+def test_what_is_typed_outlives_the_session(open_page, served):
+    page = open_page()
+    sign_in(page, "Ben")
+    with open_store(served.database) as store:
+        (ben,) = (person for person in list_annotators(store) if person.name == "Ben")
+        with store.transaction() as connection:
+            end_sessions(connection, ben)
+    page.keyboard.press("w")
+    page.keyboard.type("typed after the end")
+    page.click(".rk-notice button")
+    page.wait_for_url("**/login")
+    sign_in(page, "Ben")
+    assert page.input_value(".rk-comment") == "typed after the end"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -255,11 +276,7 @@ def test_the_pages_fit_and_can_be_used_by_everybody(open_page, served, scheme, s
     for where, what in ((f"/open?token={token}", "invitation"), ("/open?token=x", "spent")):
         page.goto(where)
         look(what)
-    page.goto("/login")
-    page.fill("#name", "Ben")
-    page.fill("#password", PASSWORD)
-    page.click("button")
-    page.wait_for_selector(".rk:not([data-view=loading])")
+    sign_in(page, "Ben")
     for where, what in (("/password", "password"), ("/manage/", "managers-only")):
         page.goto(where)
         look(what)
