@@ -190,7 +190,7 @@ def _require_circumstances(ranking: Any) -> None:
     for name in ("all_bad", "adjudicated"):
         if not isinstance(getattr(ranking, name), bool):
             raise DataError(f"{name} is {shown(getattr(ranking, name))}; give true or false")
-    if ranking.confidence is not None and (ranking.confidence not in (1, 2, 3) or isinstance(ranking.confidence, bool)):
+    if ranking.confidence is not None and (isinstance(ranking.confidence, bool) or ranking.confidence not in (1, 2, 3)):
         raise DataError(f"confidence is {shown(ranking.confidence)}; give 1, 2 or 3, or leave it out")
     if ranking.seconds is not None and not (is_number(ranking.seconds) and 0 <= ranking.seconds <= LARGEST_NUMBER):
         raise DataError(f"seconds is {shown(ranking.seconds)}; give a number from 0 to {LARGEST_NUMBER:,}")

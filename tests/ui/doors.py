@@ -93,13 +93,13 @@ def form_of(page: httpx.Response) -> dict[str, str]:
 
 def send(client: TestClient, path: str, look: str | None = None, **fields: str) -> httpx.Response:
     """Look at a page, fill its form in, and send it."""
-    return client.post(path, data={**form_of(client.get(look or path)), **fields})
+    return client.post(path, data={**form_of(client.get(look or path)), **fields})  # pyright: ignore
 
 
 def call(client: TestClient, app: str, name: str, payload: Any, component: int | None = None) -> httpx.Response:
     """Call a component function of a Gradio app, as its page does."""
     body = {"data": payload, "fn_name": name, "component_id": component, "session_hash": "abc"}
-    return client.post(f"/{app}/gradio_api/component_server/", content=json.dumps(body), headers=JSON)
+    return client.post(f"/{app}/gradio_api/component_server/", content=json.dumps(body), headers=JSON)  # pyright: ignore
 
 
 def component_of(client: TestClient, app: str) -> int:

@@ -58,7 +58,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Pa
     with open_store(database, create=True) as store:
         publish(store, hostile_sets(), overlap=9, seed=1, round=1)
         for name, role in (("Ada Lovelace", "admin"), ("Ben", "annotator")):
-            create_user(store, name, role, HASHED)
+            create_user(store, name, role, HASHED)  # pyright: ignore
     command = [
         *COMMAND,
         str(database),

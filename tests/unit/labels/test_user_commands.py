@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,9 @@ def test_the_list_shows_who_is_who(user, place):
     with open_store(place) as store:
         for verdict in ("ranked", "skipped"):
             view = claim(store, find(place, "Ben"))
-            given = {"ranks": (1, 2, 3)} if verdict == "ranked" else {"verdict": "skipped", "reason": "other"}
+            given: dict[str, Any] = (
+                {"ranks": (1, 2, 3)} if verdict == "ranked" else {"verdict": "skipped", "reason": "other"}
+            )
             submit(store, find(place, "Ben"), Submission(view.submission_id, **given))
     user("pause", "Ben")
     user("limit", "Ben", "12")
