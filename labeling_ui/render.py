@@ -1,17 +1,18 @@
 """Hostile text to safe HTML, on the server: Markdown with raw HTML off, formulas, then a short allow-list of tags."""
 
 import html
+import re
 from functools import lru_cache
 
 import nh3
 from markdown_it import MarkdownIt
 
 from labeling_ui.formulas import MATHML_TAGS, MATHML_VALUES, add_formulas
-from labeling_ui.unseen import hold, reveal
+from labeling_ui.unseen import CLOSE, OPEN, hold, reveal
 
 ALLOWED_TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li",
-    "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
+    "div", "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
 }  # fmt: skip
 MAX_FORMATTED = 40_000
 """Characters; what is longer is shown as it was typed. Markdown in Python takes a second for so much in the worst case."""
@@ -19,7 +20,15 @@ MAX_PARAGRAPH = 10_000
 """Characters of one line or paragraph that is formatted: what is inside is parsed in more than linear time."""
 MAX_MARKUP = 250_000
 """Characters of what Markdown makes of a text: a small table can ask for a hundred times its size."""
+PIECE = 2_000
+"""Characters of one block of what is shown as typed: a browser lays out one long line in more than linear time."""
+PIECE = 2_000
+"""Characters of one block of a text that is shown as typed; browsers take far more than linear time for a long line."""
 KEPT = 256
+
+# Cut after a line end, else after a space, else wherever no placeholder is cut in two.
+_ANY = rf"[\s\S]{{1,{PIECE}}}"
+_PIECES = re.compile(rf"{_ANY}\Z|{_ANY}(?<=\n)|{_ANY}(?<= )|(?:[^{OPEN}]|{OPEN}[0-9A-F]+{CLOSE}){{1,{PIECE}}}")
 
 # No link and no image survives: a link's text stays, its address does not, and nothing is ever loaded.
 _DISABLED = ["image", "html_block", "html_inline"]
@@ -66,5 +75,5 @@ def _safe(markdown: MarkdownIt, text: str) -> str:
 
 
 def _as_typed(held: str) -> str:
-    typed = html.escape(held).replace("\n", "<br>")
-    return reveal(f"<p>{typed}</p>")
+    blocks = (html.escape(piece).replace("\n", "<br>") for piece in _PIECES.findall(held))
+    return reveal("".join(f"<div>{block}</div>" for block in blocks))

@@ -122,8 +122,11 @@ def outside(requests: list[str]) -> list[str]:
 
 
 def settle(page: Any) -> None:
-    """Wait until nothing moves any more."""
-    page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
+    """Wait until nothing moves or waits for the server any more."""
+    page.wait_for_function(
+        "!document.querySelector('.rk[data-busy]')"
+        " && document.getAnimations().every((one) => one.playState !== 'running')"
+    )
 
 
 def shoot(page: Any, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.ui.person import learn, open_task, rank_all, shoot, submit, wait_saved
+from tests.ui.person import learn, open_task, rank_all, settle, shoot, submit, wait_saved
 
 pytestmark = pytest.mark.ui
 
@@ -36,6 +36,7 @@ class Looker:
         page.set_viewport_size({"width": self.width, "height": height})
 
     def __call__(self, what: str) -> None:
+        settle(self.page)
         assert self.page.evaluate("document.documentElement.scrollWidth") <= self.width, what
         shoot(self.page, self.name.format(what))
         self.found += [f"{what}: {one}" for one in violations(self.page)]

@@ -88,7 +88,11 @@ def test_compare_two_responses_word_by_word(school, pupil):
     words = {kind: " ".join(page.locator(f".rk-diff {kind}").all_inner_texts()) for kind in ("del", "ins")}
     first, second = (shown(page, place) for place in (0, 1))
     # One says Canberra in bold and why, the other Sydney: each name stands in the response that has it.
-    assert ("Canberra" in words["del"], "Canberra" in words["ins"]) == ("Canberra" in first, "Canberra" in second)
+    assert ("Canberra" in words["del"], "Canberra" in words["ins"]) == ("Canberra" in first, "Canberra" in second), (
+        words,
+        first,
+        second,
+    )
     assert words["del"].startswith("−")
     assert words["ins"].startswith("+")
     for kind, line in (("del", "line-through"), ("ins", "underline")):

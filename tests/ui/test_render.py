@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from labeling_ui.formulas import MATHML_TAGS, MATHML_VALUES, to_mathml
-from labeling_ui.render import ALLOWED_TAGS, MAX_FORMATTED, render, render_page
+from labeling_ui.render import ALLOWED_TAGS, MAX_FORMATTED, PIECE, render, render_page
 from labeling_ui.unseen import hold, script_pattern
 from tests.ui.payloads import PAYLOADS, UNSEEN
 
@@ -68,8 +68,19 @@ def test_text_is_shown_in_full():
 def test_what_is_too_long_is_shown_as_typed():
     assert "<strong>" in render("**a** " + "b\n\n" * 100)
     text = "**a**\n\n" + "b c\n\n" * (MAX_FORMATTED // 4)
-    assert render(text).startswith("<p>**a**<br><br>b c")
-    assert render("**a** " * 2000).startswith("<p>**a**"), "one line of 12,000 characters"
+    assert render(text).startswith("<div>**a**<br><br>b c")
+    assert render("**a** " * 2000).startswith("<div>**a**"), "one line of 12,000 characters"
+
+
+@pytest.mark.parametrize(
+    "text", ["A" * 50_000, "long " * 20_000, "x\n" * 30_000, "a\u202e" * 25_000, "\n\n\n" * 20_000]
+)
+def test_a_long_text_comes_in_blocks(text):
+    """One block of it would keep a browser busy for a minute; and nothing is lost at the cuts."""
+    blocks = re.findall("<div>(.*?)</div>", render(text))
+    assert max(len(re.sub("<mark>.*?</mark>|<br>", ".", block)) for block in blocks) <= PIECE
+    assert "".join(blocks) == text.replace("\n", "<br>").replace("\u202e", "<mark>U+202E</mark>")
+    assert len(blocks) < 2 + 2 * len(text) / PIECE
 
 
 @pytest.mark.parametrize(

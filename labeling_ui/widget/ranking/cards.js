@@ -80,7 +80,7 @@ function cardFoot(place) {
 function togglePlain(place) {
   const text = cards[place].querySelector(".rk-text");
   const plain = text.toggleAttribute("data-plain");
-  if (plain) text.replaceChildren(visible(task.outputs[place].text));
+  if (plain) text.replaceChildren(...typed(task.outputs[place].text));
   else text.innerHTML = task.outputs[place].html;
   cards[place].querySelector(".rk-plain").setAttribute("aria-pressed", plain);
   measure(place);

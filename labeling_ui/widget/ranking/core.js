@@ -85,6 +85,12 @@ function visible(raw) {
   return parts;
 }
 
+// A text as it was typed, in blocks: browsers take far more than linear time to lay out a line of a million letters.
+function typed(raw) {
+  const pieces = raw.match(/[^]{1,2000}$|[^]{1,2000}(?<=\n)|[^]{1,2000}(?<= )|[^]{1,2000}/gu) ?? [];
+  return pieces.map((piece) => make("div", "", visible(piece)));
+}
+
 // ---- the server ----------------------------------------------------------------------------------
 
 async function ask(name, payload) {
@@ -125,6 +131,7 @@ function say(text) {
 function setBusy(value) {
   busy = value;
   root.toggleAttribute("data-busy", value);
+  for (const node of root.querySelectorAll(".rk-submit, .rk-skip, .rk-aside button")) node.setAttribute("aria-disabled", value);
 }
 
 function clock(time) {

@@ -19,7 +19,7 @@ function drawReading() {
   text.dir = "auto";
   const plain = reading.hasAttribute("data-plain");
   text.toggleAttribute("data-plain", plain);
-  if (plain) text.append(visible(task.outputs[read].text));
+  if (plain) text.append(...typed(task.outputs[read].text));
   else text.innerHTML = task.outputs[read].html;
   box.replaceChildren(text);
   box.scrollTop = 0;
