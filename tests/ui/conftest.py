@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -51,14 +52,18 @@ class LabelServer:
 
     def start(self) -> None:
         """Start the server and wait for the link that it prints."""
-        command = [sys.executable, "-c", SERVER, str(self.database), str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        self.heavy_imports = self.process.stdout.readline().strip()
-        found = re.search(r"http://\S+", self.process.stdout.readline())
+        said = [self.process.stdout.readline() for _ in range(2)]
+        self.heavy_imports = said[0].strip()
+        found = re.search(r"https?://\S+", "".join(said))
         assert found, "the server printed no link"
         self.link = found[0]
         self.port = urlsplit(self.link).port or 0
+
+    def command(self) -> list[str]:
+        """Return the line that starts it."""
+        return [sys.executable, "-c", SERVER, str(self.database), str(self.port)]
 
     def kill(self) -> None:
         """Kill it as a power cut would."""
@@ -69,7 +74,37 @@ class LabelServer:
     @property
     def origin(self) -> str:
         """The address without the path."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{urlsplit(self.link).scheme}://127.0.0.1:{self.port}"
+
+
+@dataclass
+class TeamServer(LabelServer):
+    """`rlhf label serve` over HTTPS, for people who sign in."""
+
+    certificate: tuple[Path, Path] = (Path(), Path())
+
+    def command(self) -> list[str]:
+        """Return the line that starts it."""
+        cert, key = map(str, self.certificate)
+        line = [sys.executable, "-m", "rlhf.cli", "label", "serve", str(self.database)]
+        return [*line, "--host", "127.0.0.1", "--port", str(self.port), "--tls-cert", cert, "--tls-key", key]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, signed by itself, and its key."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate and its key in a folder."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=labels"]
+    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    return cert, key
 
 
 @pytest.fixture(scope="session")

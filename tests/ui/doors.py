@@ -16,7 +16,7 @@ from labeling_ui.address import Access
 from labeling_ui.app import COOKIE
 from labeling_ui.gate import Gate
 from labeling_ui.web import build_web
-from rlhf.labels.accounts import Annotator, create_session, end_sessions
+from rlhf.labels.accounts import Annotator, Role, create_session, end_sessions
 from rlhf.labels.passwords import hash_password
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import Store, open_store
@@ -30,6 +30,15 @@ PASSWORD = "correct horse battery"
 # Hashed once: it takes a while, on purpose.
 HASHED = hash_password(PASSWORD)
 ROLES = {"Ada": "admin", "Max": "manager", "Ben": "annotator", "Eve": "annotator"}
+
+
+def make_team(folder: Path, sets: list[CandidateSet], people: dict[str, Role]) -> Path:
+    """Publish tasks for people who sign in with `PASSWORD`."""
+    with open_store(folder / "labels.db", create=True) as store:
+        publish(store, sets, overlap=9, seed=1, round=1)
+        for name, role in people.items():
+            create_user(store, name, role, HASHED)
+    return folder / "labels.db"
 
 
 class Team:

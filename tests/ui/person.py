@@ -13,6 +13,7 @@ from rlhf.labels.accounts import list_annotators
 from rlhf.labels.exports import read_export
 from rlhf.labels.store import open_store
 from rlhf.records import Ranking
+from tests.ui.doors import PASSWORD
 
 COLOURS = 96
 
@@ -35,6 +36,16 @@ def answers_of(path: Path, name: str, columns: str) -> list[tuple[Any, ...]]:
     return query(
         path, f"SELECT {columns} FROM answers JOIN people USING (annotator_id) WHERE name = '{name}' ORDER BY id"
     )
+
+
+def sign_in(page: Any, name: str) -> None:
+    """Sign in as an annotator, by keyboard, and wait for the task."""
+    page.goto("/login")
+    page.wait_for_selector("#name:focus")
+    for words, key in ((name, "Tab"), (PASSWORD, "Enter")):
+        page.keyboard.type(words)
+        page.keyboard.press(key)
+    page.wait_for_selector(".rk-card")
 
 
 def summary(page: Any) -> str:

@@ -1,6 +1,5 @@
 """Where the pages answer, what is refused before a port is opened, whose word about the visitor is taken."""
 
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -14,27 +13,12 @@ from rlhf.errors import LabelError, ResourceError
 from rlhf.labels.passwords import hash_password
 from rlhf.labels.store import open_store
 from rlhf.labels.users import create_user
+from tests.ui.conftest import make_certificate
 
 pytestmark = pytest.mark.ui
 
 TEAM = "https://labels.example.org"
 PROXY = Network(behind_proxy=True, public_url=TEAM)
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, signed by itself, and its key."""
-    return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=labels"]
-    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
-    return cert, key
 
 
 @pytest.mark.parametrize(

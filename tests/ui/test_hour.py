@@ -7,7 +7,8 @@ from rlhf.labels.events import verify
 from rlhf.labels.exports import read_export
 from rlhf.labels.store import open_store
 from rlhf.records import CandidateSet
-from tests.ui.conftest import make_database, run_server
+from tests.ui.conftest import TeamServer, Visit
+from tests.ui.doors import make_team
 from tests.ui.person import (
     answers_of,
     count,
@@ -15,6 +16,7 @@ from tests.ui.person import (
     prompt,
     rank_all,
     settle,
+    sign_in,
     submit,
     summary,
     wait_saved,
@@ -30,8 +32,23 @@ SETS = [
 
 
 @pytest.fixture
-def workplace(tmp_path):
-    yield from run_server(make_database(tmp_path, SETS))
+def workplace(tmp_path, certificate):
+    running = TeamServer(make_team(tmp_path, SETS, {"Ada": "admin", "Hour": "annotator"}), certificate=certificate)
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def seat(browser, workplace):
+    context = browser.new_context(
+        base_url=workplace.origin, viewport={"width": 1280, "height": 860}, ignore_https_errors=True
+    )
+    seen = Visit(context.new_page())
+    seen.page.on("request", lambda request: seen.requests.append(request.url))
+    seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    yield seen
+    context.close()
 
 
 def tab_to(page, selector: str) -> None:
@@ -136,9 +153,9 @@ def correct_the_oldest(page) -> None:
     submit(page)
 
 
-def test_an_hour(workplace, visit):
-    seen = visit(workplace, "Hour")
-    page = seen.page
+def test_an_hour(workplace, seat):
+    page = seat.page
+    sign_in(page, "Hour")
     for number in range(4):
         answer_with_everything(page, number)
     page.keyboard.press("d")
@@ -159,9 +176,9 @@ def test_an_hour(workplace, visit):
     correct_the_oldest(page)
     tab_to(page, "[data-act=signout]")
     page.keyboard.press("Enter")
-    page.wait_for_url(lambda url: "/label" not in url)
-    assert outside(seen.requests) == []
-    assert [error for error in seen.errors if "fetch" not in error.lower()] == []
+    page.wait_for_url("**/login")
+    assert outside(seat.requests) == []
+    assert [error for error in seat.errors if "fetch" not in error.lower()] == []
     # Of twelve tasks one was skipped and one could not be judged.
     check_store(workplace.database, len(SETS) - 2)
 
@@ -174,6 +191,6 @@ def check_store(database, done: int) -> None:
     with open_store(database) as store:
         assert verify(store).ok
         (person,) = [person for person in list_annotators(store) if person.name == "Hour"]
-        rankings = [ranking for ranking in read_export(store)[0] if ranking.annotator == person.pseudonym]
+        rankings = [ranking for ranking in read_export(store, round=1)[0] if ranking.annotator == person.pseudonym]
     assert len(rankings) == len({ranking.prompt_id for ranking in rankings}) == done
     assert ("ranked", 2) in answers_of(database, "Hour", "verdict, version")

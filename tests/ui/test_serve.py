@@ -1,13 +1,10 @@
 """`rlhf label serve` for a team, as it is started: a real certificate, real HTTPS requests, a real browser."""
 
 import http.client
-import re
 import signal
 import ssl
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,13 +17,10 @@ from labeling_ui.gate import HSTS
 from rlhf.cli import main
 from rlhf.labels.accounts import end_sessions, list_annotators
 from rlhf.labels.invitations import create_invitation
-from rlhf.labels.publishing import publish
 from rlhf.labels.store import open_store
-from rlhf.labels.users import create_user
-from tests.ui.conftest import hostile_sets
-from tests.ui.doors import HASHED, PASSWORD, form_of
-from tests.ui.person import shoot
-from tests.ui.test_address import certificate  # noqa: F401
+from tests.ui.conftest import TeamServer, hostile_sets
+from tests.ui.doors import PASSWORD, form_of, make_team
+from tests.ui.person import shoot, sign_in
 from tests.ui.test_looks import SIZES, violations
 
 pytestmark = pytest.mark.ui
@@ -35,61 +29,32 @@ COMMAND = [sys.executable, "-m", "rlhf.cli", "label", "serve"]
 NEW = "another horse battery"
 
 
-@dataclass(frozen=True)
-class Served:
-    """A running server for a team."""
-
-    database: Path
-    cert: Path
-    said: str
-
-    @property
-    def origin(self) -> str:
-        found = re.search(r"https://[^/\s]+", self.said)
-        assert found, self.said
-        return found[0]
-
-
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[Served]:  # noqa: F811
+def served(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[TeamServer]:
     """The pages over HTTPS, with an admin and an annotator."""
-    cert, key = certificate
-    database = tmp_path_factory.mktemp("served") / "labels.db"
-    with open_store(database, create=True) as store:
-        publish(store, hostile_sets(), overlap=9, seed=1, round=1)
-        for name, role in (("Ada Lovelace", "admin"), ("Ben", "annotator")):
-            create_user(store, name, role, HASHED)  # pyright: ignore
-    command = [
-        *COMMAND,
-        str(database),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--tls-cert",
-        str(cert),
-        "--tls-key",
-        str(key),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield Served(database, cert, process.stdout.readline())
-        process.terminate()
-        process.communicate(timeout=20)
-    assert process.returncode == 128 + signal.SIGTERM
+    database = make_team(
+        tmp_path_factory.mktemp("served"), hostile_sets(), {"Ada Lovelace": "admin", "Ben": "annotator"}
+    )
+    running = TeamServer(database, certificate=certificate)
+    running.start()
+    yield running
+    assert running.process is not None
+    running.process.terminate()
+    running.process.communicate(timeout=20)
+    assert running.process.returncode == 128 + signal.SIGTERM
 
 
 @pytest.fixture
-def client(served: Served) -> Iterator[httpx.Client]:
+def client(served: TeamServer) -> Iterator[httpx.Client]:
     """A program that trusts the certificate and nothing else."""
-    trusted = ssl.create_default_context(cafile=str(served.cert))
+    trusted = ssl.create_default_context(cafile=str(served.certificate[0]))
     headers = {"origin": served.origin}
     with httpx.Client(base_url=served.origin, verify=trusted, headers=headers, trust_env=False) as made:
         yield made
 
 
 def test_a_person_signs_in_over_https(client, served):
-    assert served.said.startswith("labeling pages: https://127.0.0.1:")
+    assert served.link.startswith("https://127.0.0.1:")
     page = client.get("/login")
     assert page.headers["strict-transport-security"] == HSTS
     answer = client.post("/login", data={**form_of(page), "name": "Ben", "password": PASSWORD})
@@ -144,7 +109,7 @@ def test_mistakes_end_it_in_one_line(tmp_path, capsys, options, message):
 
 
 @pytest.fixture
-def open_page(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Any, served: TeamServer) -> Iterator[Callable[..., Any]]:
     """Open pages, each in a browser of its own."""
     contexts = []
 
@@ -165,15 +130,6 @@ def open_page(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
 
 def focused(page: Any) -> str:
     return page.evaluate("document.activeElement.id || document.activeElement.textContent")
-
-
-def sign_in(page: Any, name: str) -> None:
-    """Sign in as an annotator, and wait for the task."""
-    page.goto("/login")
-    page.fill("#name", name)
-    page.fill("#password", PASSWORD)
-    page.click("button")
-    page.wait_for_selector(".rk-card")
 
 
 def test_in_and_out_by_keyboard_alone(open_page):
