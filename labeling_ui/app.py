@@ -21,10 +21,10 @@ import gradio as gr
 
 from labeling_ui.desk import Desk
 from labeling_ui.unseen import script_pattern
-from rlhf.errors import RlhfError
+from rlhf.errors import RlhfError, StoreUnavailableError
 from rlhf.labels.accounts import ROLES, Annotator, Role, session_annotator
-from rlhf.labels.answers import MAX_COMMENT, MAX_EDIT
 from rlhf.labels.store import Store
+from rlhf.labels.submissions import MAX_COMMENT, MAX_EDIT
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ SCRIPTS = (
 )  # fmt: skip
 STYLES = ("frame.css", "task.css", "cards.css", "text.css", "dialogs.css", "work.css", "phone.css")
 
+STORE_AWAY = (
+    "Nothing can be stored just now; whoever runs the server finds why in its log. What you typed is kept here."
+)
 SIGNED_OUT = {"ok": False, "signed_out": True, "error": "Your session has ended. Sign in again."}
 
 Handler = Callable[[dict[str, Any], Annotator], dict[str, Any]]
@@ -112,17 +115,21 @@ def guarded(
     """
 
     def call(payload: Any, request: gr.Request) -> dict[str, Any]:
-        annotator = session_annotator(store, request.cookies.get(COOKIE))
-        if annotator is None:
-            return dict(SIGNED_OUT)
-        if annotator.role not in roles:
-            return {"ok": False, "error": "These pages are for whoever manages the labels."}
-        if not isinstance(payload, dict):
-            return {"ok": False, "error": "The page sent something unreadable; reload it."}
         try:
+            annotator = session_annotator(store, request.cookies.get(COOKIE))
+            if annotator is None:
+                return dict(SIGNED_OUT)
+            if annotator.role not in roles:
+                return {"ok": False, "error": "These pages are for whoever manages the labels."}
+            if not isinstance(payload, dict):
+                return {"ok": False, "error": "The page sent something unreadable; reload it."}
             started = time.perf_counter()
             answer = handler(payload, annotator)
             log.debug("%s took %.3f s", name, time.perf_counter() - started)
+        except StoreUnavailableError as error:
+            # Where the store lies is nothing for everybody.
+            log.error("%s: %s", name, error)
+            return {"ok": False, "away": True, "error": STORE_AWAY}
         except RlhfError as error:
             return {"ok": False, "error": f"{error}"}
         return answer

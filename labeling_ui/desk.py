@@ -11,16 +11,9 @@ from labeling_ui.render import render, render_page
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import Annotator, current_guidelines
 from rlhf.labels.answers import UNDO_S, Feedback, PastAnswer, Receipt, history, submit, undo
-from rlhf.labels.assignment import (
-    TaskView,
-    claim,
-    drop_correction,
-    open_answer,
-    open_correction,
-    progress,
-    why_none,
-)
+from rlhf.labels.assignment import claim, progress, why_none
 from rlhf.labels.diary import guidelines_answered_under, hours_of
+from rlhf.labels.drafts import TaskView, drop_correction, open_answer, open_correction
 from rlhf.labels.quality import annotator_figures
 from rlhf.labels.store import Store
 from rlhf.labels.tabs import (

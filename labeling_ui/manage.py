@@ -22,7 +22,7 @@ import gradio as gr
 from labeling_ui.render import render
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import MANAGING, Annotator, list_annotators, set_paused, set_task_limit
-from rlhf.labels.answers import MAX_COMMENT, adjudicate
+from rlhf.labels.answers import adjudicate
 from rlhf.labels.events import head
 from rlhf.labels.figures import Figure
 from rlhf.labels.overview import (
@@ -40,6 +40,7 @@ from rlhf.labels.publishing import close_round, list_rounds
 from rlhf.labels.quality import Measures, measures
 from rlhf.labels.remembered import Remembered
 from rlhf.labels.store import Store
+from rlhf.labels.submissions import MAX_COMMENT
 from rlhf.records import MAX_CANDIDATES
 
 PAGES = Path(__file__).parent / "widget" / "manage"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rlhf.errors import RlhfError
-from rlhf.labels.answers import MAX_COMMENT, MAX_EDIT, Submission
+from rlhf.labels.submissions import MAX_COMMENT, MAX_EDIT, Submission
 from rlhf.records import MAX_CANDIDATES
 
 MAX_SECONDS = 24 * 3600

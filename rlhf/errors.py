@@ -39,6 +39,10 @@ class LabelsAtRiskError(LabelError):
     exit_code = 3
 
 
+class StoreUnavailableError(LabelError):
+    """The ranking store's disk or server refuses work just now."""
+
+
 class RunLockedError(RlhfError):
     """Another process works in the same run folder."""
 

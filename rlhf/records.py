@@ -203,7 +203,8 @@ class PreferencePair:
     """TRL's preference format, with what the rankings knew: probability, votes, weight, margin.
 
     `probability` is the estimated chance that a careful annotator prefers `chosen`; `chosen_index` and
-    `rejected_index` name the candidates, so that a trainer can forward each candidate once.
+    `rejected_index` name the candidates, so that a trainer can forward each candidate once. `chosen_flags` and
+    `rejected_flags` say what annotators found wrong with a response, joined by commas.
     """
 
     prompt_id: str
@@ -216,6 +217,8 @@ class PreferencePair:
     votes: int = 1
     chosen_index: int = 0
     rejected_index: int = 1
+    chosen_flags: str = ""
+    rejected_flags: str = ""
     split: Split = "label"
 
     def __post_init__(self) -> None:
@@ -248,6 +251,8 @@ class PreferencePair:
             votes=self.votes,
             chosen_index=self.rejected_index,
             rejected_index=self.chosen_index,
+            chosen_flags=self.rejected_flags,
+            rejected_flags=self.chosen_flags,
             split=self.split,
         )
 

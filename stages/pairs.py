@@ -61,7 +61,10 @@ def _import(path: Path, config: Config, work: Work) -> list[PreferencePair]:
 def _aggregate(config: Config, work: Work) -> list[PreferencePair]:
     sets = read_jsonl(work.file("candidates", "candidates.jsonl"), CandidateSet)
     rankings = read_jsonl(work.file("rankings", "rankings.jsonl"), Ranking)
-    return aggregate(sets, rankings, config.pairs.policy, min_probability=config.pairs.min_probability)
+    settings = config.pairs
+    return aggregate(
+        sets, rankings, settings.policy, belief=settings.belief, min_probability=settings.min_probability
+    )
 
 
 if __name__ == "__main__":

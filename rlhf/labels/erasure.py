@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import Annotator, list_annotators
 from rlhf.labels.answers import write_version
-from rlhf.labels.assignment import give_up_slot
 from rlhf.labels.events import SYSTEM, append
 from rlhf.labels.publishing import current_answer_ids
 from rlhf.labels.schema import annotators, answers, drafts, edits, login_tokens, people, sessions, slots, tasks, texts
+from rlhf.labels.slots import give_up_slot
 from rlhf.labels.store import Store
 
 MAX_WHY = 500

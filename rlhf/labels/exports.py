@@ -16,11 +16,12 @@ from sqlalchemy import Connection, select
 from rlhf.data.judgements import import_rankings as read_rankings
 from rlhf.errors import DataError, LabelError, report_all
 from rlhf.labels.accounts import ensure_annotator
-from rlhf.labels.answers import FLAGS, store_answer
+from rlhf.labels.answers import store_answer
 from rlhf.labels.events import SYSTEM, append, head, head_at
 from rlhf.labels.publishing import PURPOSE, add_slot, current_answer_ids, published_sets
 from rlhf.labels.schema import annotators, answers, canonical_json, edits, events, slots, tasks, texts
 from rlhf.labels.store import Store
+from rlhf.labels.submissions import FLAGS
 from rlhf.records import Ranking, to_json
 
 RANKINGS_FILE, TEXTS_FILE, MANIFEST_FILE = "rankings.jsonl", "texts.jsonl", "export.json"

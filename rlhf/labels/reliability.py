@@ -127,6 +127,35 @@ def fit_one_coin(
     return OneCoin(accuracy, probability, chances, steps)
 
 
+def weigh_equally(votes: PairVotes) -> Floats:
+    """Return the share of each pair's votes that its first member has, a tie being half a vote (pairs)."""
+    number = np.bincount(votes.pair, minlength=votes.pairs)
+    # Sums of whole numbers are exact: as many votes for one as for the other give one half, to the bit.
+    return 0.5 + 0.5 * sums_by(votes.pair, votes.vote.astype(np.float64), votes.pairs) / np.maximum(number, 1)
+
+
+def weigh_by_agreement(votes: PairVotes, *, prior: float = PRIOR_ACCURACY, strength: float = PRIOR_VOTES) -> Floats:
+    """Return the same share, each vote weighted with the logit of its annotator's agreement with the others' majority.
+
+    Agreement on a pair is 1, 1/2 for a tie, or 0; pairs on which the others are divided do not count. It is drawn to the
+    prior as in `fit_one_coin`. Who contradicts the others more often than not has negative weight.
+    """
+    sign = votes.vote.astype(np.float64)
+    others = np.sign(sums_by(votes.pair, sign, votes.pairs)[votes.pair] - sign)
+    counted = others != 0
+    agreed = sums_by(votes.annotator[counted], 0.5 + 0.5 * (sign * others)[counted], votes.annotators)
+    number = np.bincount(votes.annotator[counted], minlength=votes.annotators)
+    weight = _logit((prior * strength + agreed) / (strength + number))[votes.annotator]
+    total = sums_by(votes.pair, np.abs(weight), votes.pairs)
+    return 0.5 + 0.5 * sums_by(votes.pair, weight * sign, votes.pairs) / np.where(total > 0, total, 1.0)
+
+
+def median_shared_votes(votes: PairVotes) -> float:
+    """Return how many votes an annotator has on pairs that others voted on too, the median of all annotators."""
+    shared = np.bincount(votes.pair, minlength=votes.pairs)[votes.pair] > 1
+    return float(np.median(np.bincount(votes.annotator[shared], minlength=votes.annotators)))
+
+
 def weighted_scores(ranks: NDArray[np.int8], accuracy: Floats) -> Floats:
     """Return the mean chance of each candidate of one prompt to beat another one, given its rankings.
 

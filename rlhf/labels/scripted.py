@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import Annotator, ensure_annotator
-from rlhf.labels.answers import Submission, submit
-from rlhf.labels.assignment import TaskView, claim_many
+from rlhf.labels.answers import submit
+from rlhf.labels.assignment import claim_many
+from rlhf.labels.drafts import TaskView
 from rlhf.labels.publishing import published_sets
 from rlhf.labels.store import Store
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet, PromptText, prompt_to_text
 
 Score = Callable[[PromptText, str], float]

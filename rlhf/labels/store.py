@@ -22,7 +22,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, in
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from rlhf.errors import LabelError
+from rlhf.errors import LabelError, StoreUnavailableError
 from rlhf.labels.migrations import migrate
 from rlhf.labels.schema import SCHEMA_VERSION, meta, metadata
 
@@ -68,7 +68,8 @@ class Store:
                 each other.
 
         Raises:
-            LabelError: Another process kept the database locked for 30 seconds, or the disk refused the write.
+            StoreUnavailableError: Another process kept the database locked for 30 seconds, the disk refused the write, or
+                the server is away.
         """
         current = self._current.get()
         if current is not None:
@@ -84,11 +85,15 @@ class Store:
                 finally:
                     self._current.reset(token)
         except OperationalError as error:
-            raise LabelError(f"{self.place}: {error.orig}; nothing of this step was stored, try again") from error
+            raise self._unavailable(error) from error
 
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:
-        """Open a consistent view for reading, or join the open transaction."""
+        """Open a consistent view for reading, or join the open transaction.
+
+        Raises:
+            StoreUnavailableError: The disk or the server refuses it.
+        """
         current = self._current.get()
         if current is not None:
             yield current
@@ -96,8 +101,15 @@ class Store:
         options: dict[str, Any] = {"rlhf_read": True}
         if not self.is_file:
             options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        with self._engine.connect().execution_options(**options) as connection, connection.begin():
-            yield connection
+        try:
+            with self._engine.connect().execution_options(**options) as connection, connection.begin():
+                yield connection
+        except OperationalError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: OperationalError) -> StoreUnavailableError:
+        reason = f"{error.orig}".strip()
+        return StoreUnavailableError(f"{self.place}: {reason}; nothing of this step was stored, try again")
 
     def vacuum(self) -> None:
         """Give the space of deleted rows back, and overwrite what the file still holds of them."""

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, select
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import Annotator
-from rlhf.labels.assignment import TaskView, read_view, renew, save_draft
+from rlhf.labels.assignment import renew
+from rlhf.labels.drafts import TaskView, read_view, save_draft
 from rlhf.labels.schema import drafts
 from rlhf.labels.store import Store
 

@@ -53,9 +53,14 @@ uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 class Server:
     """A program that prints its address; its memory can be asked for."""
 
-    def __init__(self, code: str, *arguments: str) -> None:
-        self.command = [sys.executable, "-c", code, *arguments]
+    def __init__(self, code: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> None:
+        self.command = [*wrapper, sys.executable, "-c", code, *arguments]
         self.start()
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
 
     def start(self) -> None:
         """Start it and wait for its address."""

@@ -17,12 +17,13 @@ from typing import Any
 from sqlalchemy import select
 
 from rlhf.labels.accounts import ensure_annotator
-from rlhf.labels.answers import Submission, submit
+from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.events import verify
 from rlhf.labels.publishing import publish, round_status
 from rlhf.labels.schema import answers, slots
 from rlhf.labels.store import Place, Store, open_store
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 from tests.postgres import find_programs, running_server
 

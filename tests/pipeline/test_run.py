@@ -19,10 +19,11 @@ from rlhf.cli import main
 from rlhf.config.load import load_config
 from rlhf.errors import RunLockedError
 from rlhf.labels.accounts import ensure_annotator
-from rlhf.labels.answers import Submission, submit
+from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.publishing import publish
 from rlhf.labels.rounds import run_store
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet, Ranking, read_jsonl, write_jsonl
 from rlhf.stage_graph import STAGES
 from tests.pipeline.conftest import RECIPE, Shell

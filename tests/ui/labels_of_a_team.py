@@ -7,12 +7,14 @@ import numpy as np
 from sqlalchemy import update
 
 from rlhf.labels.accounts import Annotator, create_session, ensure_annotator, list_annotators, set_paused
-from rlhf.labels.answers import Submission, submit
-from rlhf.labels.assignment import TaskView, claim, save_draft
+from rlhf.labels.answers import submit
+from rlhf.labels.assignment import claim
+from rlhf.labels.drafts import TaskView, save_draft
 from rlhf.labels.items import KnownItem, publish_known
 from rlhf.labels.publishing import Distribution, publish
 from rlhf.labels.schema import annotators
 from rlhf.labels.store import Store, open_store
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 
 NOW = 1_795_608_000.0

@@ -7,10 +7,11 @@ import pytest
 
 from labeling_ui.app import COOKIE, page_functions, script, stylesheet
 from rlhf.labels.accounts import create_session, ensure_annotator, set_guidelines, set_paused
-from rlhf.labels.answers import MAX_COMMENT, MAX_EDIT, UNDO_S
+from rlhf.labels.answers import UNDO_S
 from rlhf.labels.items import KnownItem, publish_known
 from rlhf.labels.publishing import Distribution, publish
 from rlhf.labels.store import open_store
+from rlhf.labels.submissions import MAX_COMMENT, MAX_EDIT
 from rlhf.records import CandidateSet
 
 HANDLERS = ("cancel", "compare", "correct", "load", "save", "submit", "undo", "work")

@@ -20,11 +20,12 @@ from sqlalchemy import text
 from labeling_ui.app import COOKIE
 from labeling_ui.manage import manage_functions, stylesheet
 from rlhf.labels.accounts import list_annotators
-from rlhf.labels.answers import Submission, submit
+from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.events import verify
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import Store, open_store
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 from tests.ui.labels_of_a_team import make_labels, manager_session, open_labels
 

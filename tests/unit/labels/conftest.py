@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from rlhf.labels.accounts import Annotator, ensure_annotator
-from rlhf.labels.answers import Receipt, Submission, submit
+from rlhf.labels.answers import Receipt, submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import Place, Store, open_store
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 from tests.postgres import find_programs, running_server
 

@@ -1,11 +1,12 @@
 """Rankings to pairs: worked examples, and the symmetries that must hold."""
 
+import math
 import random
 
 import pytest
 
 from rlhf.errors import DataError
-from rlhf.labels.aggregate import POLICIES, aggregate, borda, consensus
+from rlhf.labels.aggregate import BELIEFS, ENOUGH_VOTES, POLICIES, aggregate, borda, consensus
 from rlhf.records import CandidateSet, Ranking
 
 ABC = CandidateSet("p", "prompt", ("a", "b", "c"))
@@ -106,3 +107,82 @@ def test_borda_and_consensus():
     assert borda(votes) == pytest.approx([5 / 6, 3 / 6, 1 / 6])
     assert consensus(votes) == (1, 2, 3)
     assert consensus([rank(1, 2, 3), rank(3, 2, 1)]) == (1, 1, 1)
+
+
+FOUR = [CandidateSet(f"p-{number}", "prompt", ("a", "b", "c", "d")) for number in range(60)]
+
+
+def panel(seed: int = 3) -> list[Ranking]:
+    """Return rankings of four people, of whom one is right, two mostly, and the last always the wrong way round."""
+    rng = random.Random(seed)
+    rows = []
+    for item in FOUR:
+        for who, ranks in (
+            ("right", (1, 2, 3, 4)),
+            ("mostly", (1, 2, 3, 4) if rng.random() < 0.8 else (2, 1, 4, 3)),
+            ("often", (1, 2, 3, 4) if rng.random() < 0.7 else (1, 3, 2, 4)),
+            ("turned", (4, 3, 2, 1)),
+        ):
+            rows.append(Ranking(item.prompt_id, who, ranks))
+    return rows
+
+
+@pytest.mark.parametrize("belief", ["agreement", "one_coin"])
+def test_a_liar_speaks_for_the_opposite(belief):
+    equal = aggregate(FOUR, panel(), "hard")
+    found = aggregate(FOUR, panel(), "hard", belief=belief)
+    assert all(pair.chosen < pair.rejected for pair in found), "the true order everywhere"
+    assert len(found) == 6 * len(FOUR)
+    assert len(equal) < len(found), "two against two is a tie where all count alike"
+    assert all(pair.votes == 4 for pair in found)
+
+
+def test_one_coin_gives_chances():
+    """Three who agree are surer than one; a share of votes is 1 for both."""
+    sets = [CandidateSet(name, "prompt", ("a", "b")) for name in ("alone", "three")]
+    rows = [Ranking("alone", "x", (1, 2)), *(Ranking("three", who, (1, 2)) for who in "xyz")]
+    alone, three = aggregate(sets, rows, "soft", belief="one_coin")
+    assert 0.7 < alone.probability < 0.85 < three.probability < 1.0
+    assert [pair.probability for pair in aggregate(sets, rows, "soft")] == [1.0, 1.0]
+
+
+def test_agreement_by_hand():
+    """Two agree on ab and z does not: the prior for x and y, 7.5 of 11 for z."""
+    votes = [rank(1, 2, who="x"), rank(1, 2, who="y"), rank(2, 1, who="z")]
+    (pair,) = aggregate([CandidateSet("p", "prompt", ("a", "b"))], votes, "weighted", belief="agreement")
+    # The others of x are y and z, who are divided: that pair says nothing about x, nor about y.
+    weights = [math.log(3), math.log(3), math.log((7.5 / 11) / (3.5 / 11))]
+    assert pair.probability == pytest.approx(0.5 + 0.5 * (weights[0] + weights[1] - weights[2]) / sum(weights))
+
+
+def test_auto_takes_what_the_answers_can_bear():
+    few = [rank(1, 2, 3, who=who) for who in "xyz"]
+    assert aggregate([ABC], few, "soft", belief="auto") == aggregate([ABC], few, "soft", belief="agreement")
+    alone = [rank(1, 2, 3)]
+    assert aggregate([ABC], alone, "soft", belief="auto") == aggregate([ABC], alone, "soft", belief="equal")
+    many = panel()
+    assert 6 * len(FOUR) >= ENOUGH_VOTES
+    assert aggregate(FOUR, many, "soft", belief="auto") == aggregate(FOUR, many, "soft", belief="one_coin")
+
+
+@pytest.mark.parametrize("belief", BELIEFS)
+def test_a_decision_is_certain_and_the_same_input_gives_the_same_pairs(belief):
+    rows = [*panel(), Ranking("p-0", "manager", (2, 1, 3, 3), adjudicated=True)]
+    found = aggregate(FOUR, rows, "weighted", belief=belief)
+    decided = {pair.chosen + pair.rejected: pair.probability for pair in found if pair.prompt_id == "p-0"}
+    assert decided == {"ba": 1.0, "ac": 1.0, "ad": 1.0, "bc": 1.0, "bd": 1.0}, "c and d are tied"
+    assert aggregate(FOUR, rows, "weighted", belief=belief) == found
+    assert aggregate(FOUR[::-1], rows, "weighted", belief=belief) != found
+    assert sorted(map(repr, aggregate(FOUR[::-1], rows, "weighted", belief=belief))) == sorted(map(repr, found))
+
+
+def test_flags_of_half_the_annotators_stand():
+    votes = [
+        rank(1, 2, 3, who="x", flags=((), ("false", "harmful"), ("off_task",))),
+        rank(1, 2, 3, who="y", flags=((), ("false",), ())),
+        rank(1, 2, 3, who="z"),
+    ]
+    pairs = table(aggregate([ABC], votes, "hard"))
+    assert (pairs["ab"].chosen_flags, pairs["ab"].rejected_flags) == ("", "false")
+    assert (pairs["bc"].chosen_flags, pairs["bc"].rejected_flags) == ("false", "")
+    assert (pairs["bc"].swap().chosen_flags, pairs["bc"].swap().rejected_flags) == ("", "false")

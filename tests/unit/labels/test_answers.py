@@ -4,10 +4,12 @@ import pytest
 from sqlalchemy import text
 
 from rlhf.errors import DataError, LabelError
-from rlhf.labels.answers import Submission, history, submit, to_candidates
-from rlhf.labels.assignment import claim, open_answer, progress
+from rlhf.labels.answers import history, submit
+from rlhf.labels.assignment import claim, progress
+from rlhf.labels.drafts import open_answer
 from rlhf.labels.exports import read_export
 from rlhf.labels.publishing import round_status
+from rlhf.labels.submissions import Submission, to_candidates
 
 
 def test_ranks_and_flags_come_back_in_candidate_order(published, person):

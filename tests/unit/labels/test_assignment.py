@@ -1,25 +1,20 @@
 """Claims, leases and drafts: who works on what."""
 
+from collections import Counter
+
 import pytest
 from sqlalchemy import text
 
 from rlhf.errors import LabelError, LabelsAtRiskError
 from rlhf.labels.accounts import ensure_annotator
-from rlhf.labels.answers import Submission, submit
-from rlhf.labels.assignment import (
-    LEASE_S,
-    claim,
-    claim_many,
-    drop_correction,
-    open_answer,
-    open_correction,
-    progress,
-    release,
-    renew,
-    save_draft,
-)
+from rlhf.labels.answers import submit
+from rlhf.labels.assignment import claim, claim_many, progress, release, renew
+from rlhf.labels.drafts import drop_correction, open_answer, open_correction, save_draft
+from rlhf.labels.events import verify
 from rlhf.labels.exports import read_export
 from rlhf.labels.publishing import close_round, display_orders, publish, published_sets, round_status
+from rlhf.labels.slots import LEASE_S
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 from tests.load.store import measure
 
@@ -69,6 +64,23 @@ def test_a_late_answer_counts_while_the_slot_is_still_there(store, clock, person
     view = claim(store, person("Ada"))
     clock.now += 10 * LEASE_S
     assert not submit(store, person("Ada"), Submission(view.submission_id, ranks=(1, 2, 3))).surplus
+
+
+@pytest.mark.parametrize("jump_s", [-400 * 86_400, -3600, 86_400, 400 * 86_400])
+def test_a_clock_that_jumps_loses_and_doubles_nothing(store, clock, person, make_sets, answer, jump_s):
+    publish(store, make_sets(3), overlap=2)
+    people = [person(name) for name in ("Ada", "Ben", "Cem")]
+    held = [claim(store, one) for one in people]
+    answer(store, people[0])
+    clock.now += jump_s
+    assert save_draft(store, people[1], held[1].submission_id, {"levels": [1, 2, 3]})
+    for one in people:
+        while claim(store, one) is not None:
+            answer(store, one)
+    rankings = read_export(store)[0]
+    assert Counter(ranking.prompt_id for ranking in rankings) == {"p-0": 2, "p-1": 2, "p-2": 2}
+    assert len({(ranking.prompt_id, ranking.annotator) for ranking in rankings}) == 6
+    assert verify(store).ok
 
 
 def test_saving_a_draft_renews_the_lease(store, clock, person, make_sets):

@@ -7,13 +7,15 @@ import pytest
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import create_session, ensure_annotator, session_annotator
-from rlhf.labels.answers import Submission, submit
-from rlhf.labels.assignment import claim, save_draft
+from rlhf.labels.answers import submit
+from rlhf.labels.assignment import claim
 from rlhf.labels.backup import back_up
+from rlhf.labels.drafts import save_draft
 from rlhf.labels.events import verify
 from rlhf.labels.exports import export_bytes, read_export
 from rlhf.labels.publishing import publish, round_status
 from rlhf.labels.store import open_store
+from rlhf.labels.submissions import Submission
 
 
 def test_a_copy_holds_everything_and_goes_on(published, person, answer, tmp_path):

@@ -3,12 +3,14 @@
 import pytest
 
 from rlhf.labels.accounts import ensure_annotator, set_guidelines
-from rlhf.labels.answers import Submission, Verdict, submit
-from rlhf.labels.assignment import claim, open_answer
+from rlhf.labels.answers import submit
+from rlhf.labels.assignment import claim
 from rlhf.labels.diary import Hour, guidelines_answered_under, hours_of
+from rlhf.labels.drafts import open_answer
 from rlhf.labels.items import KnownItem, publish_known
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import open_store
+from rlhf.labels.submissions import Submission, Verdict
 from rlhf.records import CandidateSet
 
 

@@ -3,10 +3,11 @@
 import pytest
 
 from rlhf.errors import LabelError
-from rlhf.labels.answers import Submission, submit
+from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.events import verify
 from rlhf.labels.publishing import Distribution, publish, round_status
+from rlhf.labels.submissions import Submission
 
 
 def rank(store, annotator, best: str) -> None:

@@ -6,10 +6,13 @@ import pytest
 from sqlalchemy import event, select, text, update
 
 from rlhf.labels.accounts import ensure_annotator
-from rlhf.labels.answers import Submission, submit
-from rlhf.labels.assignment import LEASE_S, claim, claim_many, progress, save_draft, why_none
+from rlhf.labels.answers import submit
+from rlhf.labels.assignment import claim, claim_many, progress, why_none
+from rlhf.labels.drafts import save_draft
 from rlhf.labels.publishing import Distribution, publish, round_status
 from rlhf.labels.schema import annotators, tasks
+from rlhf.labels.slots import LEASE_S
+from rlhf.labels.submissions import Submission
 
 
 def set_annotator(store, annotator, **values) -> None:

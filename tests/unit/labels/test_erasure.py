@@ -6,14 +6,16 @@ import pytest
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import create_session, ensure_annotator, session_annotator
-from rlhf.labels.answers import Submission, history, submit
-from rlhf.labels.assignment import claim, save_draft
+from rlhf.labels.answers import history, submit
+from rlhf.labels.assignment import claim
 from rlhf.labels.backup import back_up
 from rlhf.labels.commands import delete_command, erase_command
+from rlhf.labels.drafts import save_draft
 from rlhf.labels.erasure import erase_person, find_annotator
 from rlhf.labels.events import verify
 from rlhf.labels.exports import export_rankings, read_export
 from rlhf.labels.publishing import round_status
+from rlhf.labels.submissions import Submission
 
 SECRETS = ("Adalovelace", "wordsofmine", "betterofmine", "draftofmine")
 

@@ -6,12 +6,14 @@ import pytest
 from sqlalchemy import func, select
 
 from rlhf.errors import DataError, LabelError
-from rlhf.labels.answers import Submission, history, submit, undo
-from rlhf.labels.assignment import claim, open_answer, progress
+from rlhf.labels.answers import history, submit, undo
+from rlhf.labels.assignment import claim, progress
+from rlhf.labels.drafts import open_answer
 from rlhf.labels.exports import read_export
 from rlhf.labels.items import REPEAT_AFTER, KnownItem, publish_known, rank_agreement, read_known
 from rlhf.labels.publishing import Distribution, close_round, publish, round_status
 from rlhf.labels.schema import slots, tasks
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 
 

@@ -9,12 +9,13 @@ from sqlalchemy import text
 from rlhf.errors import LabelError
 from rlhf.labels import migrations
 from rlhf.labels.accounts import list_annotators
-from rlhf.labels.answers import Submission, submit
+from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.events import verify
 from rlhf.labels.exports import read_export
 from rlhf.labels.publishing import list_rounds, round_status
 from rlhf.labels.store import open_store
+from rlhf.labels.submissions import Submission
 
 VERSION_1 = Path(__file__).with_name("version_1.sql")
 

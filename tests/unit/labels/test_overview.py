@@ -5,9 +5,10 @@ import pytest
 
 from rlhf.labels.accounts import list_annotators
 from rlhf.labels.agreement import measure_agreement
-from rlhf.labels.answers import Submission, adjudicate, submit
-from rlhf.labels.assignment import claim, save_draft
+from rlhf.labels.answers import adjudicate, submit
+from rlhf.labels.assignment import claim
 from rlhf.labels.bias import BiasReport
+from rlhf.labels.drafts import save_draft
 from rlhf.labels.erasure import delete_answers, select_answers
 from rlhf.labels.figures import Figure
 from rlhf.labels.overview import (
@@ -23,6 +24,7 @@ from rlhf.labels.overview import (
 from rlhf.labels.publishing import close_round, publish
 from rlhf.labels.quality import HOUR_S, Measures, measures
 from rlhf.labels.schema import annotators
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 
 TEXTS: tuple[str, ...] = ("one", "two", "three")

@@ -8,9 +8,10 @@ import pytest
 from rlhf.labels.accounts import list_annotators
 from rlhf.labels.agreement import measure_agreement
 from rlhf.labels.answerlog import AnswerLog
-from rlhf.labels.answers import Submission, adjudicate, submit, undo
-from rlhf.labels.assignment import claim, open_answer
+from rlhf.labels.answers import adjudicate, submit, undo
+from rlhf.labels.assignment import claim
 from rlhf.labels.bias import measure_bias
+from rlhf.labels.drafts import open_answer
 from rlhf.labels.events import head
 from rlhf.labels.exports import read_export
 from rlhf.labels.items import REPEAT_AFTER, KnownItem, publish_known
@@ -20,6 +21,7 @@ from rlhf.labels.quality import all_figures, annotator_figures, measures
 from rlhf.labels.remembered import Remembered
 from rlhf.labels.schema import annotators
 from rlhf.labels.store import open_store
+from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 
 THREE = ("one", "second", "the third")

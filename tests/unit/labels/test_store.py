@@ -7,9 +7,19 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DatabaseError
 
-from rlhf.errors import LabelError
+from labeling_ui.app import COOKIE, STORE_AWAY, guarded
+from rlhf.errors import LabelError, StoreUnavailableError
+from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.schema import meta
 from rlhf.labels.store import file_system_of, open_store
+from tests.postgres import find_programs, running_server
+
+
+class Caller:
+    """The one thing of a web request that handlers look at."""
+
+    def __init__(self, secret: str) -> None:
+        self.cookies = {COOKIE: secret}
 
 
 def test_the_file_is_set_up_for_durability(file_store):
@@ -33,6 +43,21 @@ def test_a_write_transaction_holds_the_lock_from_its_first_word(file_store):
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
         other.close()
+
+
+def test_a_server_that_went_away_is_one_message():
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL: `apt-get install postgresql`")
+    with running_server(programs) as url:
+        store = open_store(url, create=True)
+        ensure_annotator(store, "Ada")
+    for use in (store.reading, store.transaction):
+        with pytest.raises(StoreUnavailableError, match="nothing of this step was stored, try again"), use():
+            pass
+    answer = guarded(store, "load", lambda payload, annotator: {"ok": True})({}, Caller("secret"))  # pyright: ignore
+    assert answer == {"ok": False, "away": True, "error": STORE_AWAY}, "where the store lies is nothing for everybody"
+    store.close()
 
 
 def test_nested_transactions_are_one(store):

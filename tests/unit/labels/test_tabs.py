@@ -4,10 +4,12 @@ import pytest
 
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import ensure_annotator
-from rlhf.labels.answers import Submission, submit
-from rlhf.labels.assignment import LEASE_S, claim
+from rlhf.labels.answers import submit
+from rlhf.labels.assignment import claim
 from rlhf.labels.publishing import publish
+from rlhf.labels.slots import LEASE_S
 from rlhf.labels.store import open_store
+from rlhf.labels.submissions import Submission
 from rlhf.labels.tabs import StaleDraftError, renew_from_tab, save_from_tab, view_of
 from rlhf.records import CandidateSet
 

@@ -3,11 +3,13 @@
 import pytest
 
 from rlhf.errors import LabelError
-from rlhf.labels.answers import UNDO_S, Submission, history, submit, undo
-from rlhf.labels.assignment import claim, open_answer, progress
+from rlhf.labels.answers import UNDO_S, history, submit, undo
+from rlhf.labels.assignment import claim, progress
+from rlhf.labels.drafts import open_answer
 from rlhf.labels.events import verify
 from rlhf.labels.exports import read_export
 from rlhf.labels.publishing import publish, round_status
+from rlhf.labels.submissions import Submission
 
 
 def test_it_is_a_draft_again_with_everything(published, person, answer):

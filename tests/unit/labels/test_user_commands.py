@@ -9,12 +9,13 @@ import pytest
 from rlhf import label_cli
 from rlhf.cli import main
 from rlhf.labels.accounts import list_annotators, session_annotator
-from rlhf.labels.answers import Submission, submit
+from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.invitations import find_invitation
 from rlhf.labels.logins import has_password, log_in
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import open_store
+from rlhf.labels.submissions import Submission
 
 PASSWORD = "correct horse"
 
