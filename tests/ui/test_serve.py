@@ -135,11 +135,12 @@ def focused(page: Any) -> str:
 def test_in_and_out_by_keyboard_alone(open_page):
     page = open_page()
     page.goto("/")
-    assert focused(page) == "name"
+    page.wait_for_selector("#name:focus")
     for key in ("ada lovelace", "Tab", "wrong horse", "Enter"):
         page.keyboard.press(key) if key in ("Tab", "Enter") else page.keyboard.type(key)
     page.wait_for_selector("[role=alert] >> text=Name or password is wrong.")
-    assert (page.input_value("#name"), page.input_value("#password"), focused(page)) == ("ada lovelace", "", "password")
+    page.wait_for_selector("#password:focus")
+    assert (page.input_value("#name"), page.input_value("#password")) == ("ada lovelace", "")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_selector(".mg:not([data-view=loading])")
@@ -159,6 +160,7 @@ def test_an_invitation_and_a_new_password(open_page, served):
         token = create_invitation(store)
     page = open_page(size="phone")
     page.goto(f"/open?token={token}")
+    page.wait_for_selector("#name:focus")
     for name, value in (("name", "Noa"), ("new", PASSWORD), ("again", PASSWORD)):
         assert focused(page) == name
         page.keyboard.type(value)
@@ -169,6 +171,7 @@ def test_an_invitation_and_a_new_password(open_page, served):
     assert page.is_hidden(".rk-manage")
     page.click(".rk-person a")
     page.wait_for_url("**/password")
+    page.wait_for_selector("input:focus")
     for value in (PASSWORD, NEW, NEW):
         page.keyboard.type(value)
         page.keyboard.press("Tab")
