@@ -200,7 +200,7 @@ def _require_circumstances(ranking: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """TRL's preference format, with what the rankings knew: probability, votes, weight, margin.
+    """TRL's preference format, with what the rankings knew: probability, votes, share of ties, weight, margin.
 
     `probability` is the estimated chance that a careful annotator prefers `chosen`; `chosen_index` and
     `rejected_index` name the candidates, so that a trainer can forward each candidate once. `chosen_flags` and
@@ -215,6 +215,7 @@ class PreferencePair:
     margin: float = 0.0
     probability: float = 1.0
     votes: int = 1
+    ties: float = 0.0
     chosen_index: int = 0
     rejected_index: int = 1
     chosen_flags: str = ""
@@ -234,6 +235,8 @@ class PreferencePair:
             )
         if not (is_number(self.probability) and 0.0 <= self.probability <= 1.0):
             raise DataError(f"probability is {shown(self.probability)}; give a number from 0 to 1")
+        if not (is_number(self.ties) and 0.0 <= self.ties <= 1.0):
+            raise DataError(f"ties is {shown(self.ties)}; give the share of votes that are ties, from 0 to 1")
         if not (is_number(self.votes) and 1 <= self.votes <= LARGEST_NUMBER and self.votes == int(self.votes)):
             raise DataError(f"votes is {shown(self.votes)}; give a whole number from 1 to {LARGEST_NUMBER:,}")
         object.__setattr__(self, "votes", int(self.votes))
@@ -249,6 +252,7 @@ class PreferencePair:
             margin=-self.margin,
             probability=1.0 - self.probability,
             votes=self.votes,
+            ties=self.ties,
             chosen_index=self.rejected_index,
             rejected_index=self.chosen_index,
             chosen_flags=self.rejected_flags,

@@ -62,9 +62,7 @@ def _aggregate(config: Config, work: Work) -> list[PreferencePair]:
     sets = read_jsonl(work.file("candidates", "candidates.jsonl"), CandidateSet)
     rankings = read_jsonl(work.file("rankings", "rankings.jsonl"), Ranking)
     settings = config.pairs
-    return aggregate(
-        sets, rankings, settings.policy, belief=settings.belief, min_probability=settings.min_probability
-    )
+    return aggregate(sets, rankings, settings.policy, belief=settings.belief, min_probability=settings.min_probability)
 
 
 if __name__ == "__main__":

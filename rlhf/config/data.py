@@ -134,7 +134,7 @@ class PairsConfig:
     """Take preference pairs from this file (JSONL or Parquet, TRL's format) instead."""
     policy: Literal["hard", "soft", "weighted"] = result("weighted")
     """`hard` keeps confident pairs, `soft` labels with the probability, `weighted` weighs by confidence."""
-    belief: Literal["equal", "agreement", "one_coin", "auto"] = result("auto")
+    belief: Literal["equal", "agreement", "one_coin", "auto"] = result("equal")
     """How far each annotator is believed: all alike, by agreement with the others, by the one-coin model, or by whatever
     the number of answers can bear."""
     min_probability: float = result(0.5, ge=0.5, lt=1)

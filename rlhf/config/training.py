@@ -81,6 +81,11 @@ class RewardConfig:
     """Prompts per forward pass and process."""
     max_tokens: int = result(512, ge=8)
     """Longer examples are refused, prompt and response together."""
+    likelihood: Literal["bradley_terry", "davidson", "plackett_luce"] = result("bradley_terry")
+    """Of all pairs of a prompt (Bradley and Terry), of pairs that may tie (Davidson), or of the whole order (Plackett and
+    Luce)."""
+    tie_strength: float = result(0.5, gt=0)
+    """Davidson's nu: two equal responses tie with probability nu / (2 + nu)."""
     label_smoothing: float = result(0.0, ge=0, lt=0.5)
     """Move each label this far towards the opposite."""
     margins: bool = result(False)
@@ -105,6 +110,12 @@ class RewardConfig:
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         require_multiple(self.batch_prompts, self.micro_batch_prompts, "batch_prompts", "micro_batch_prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _orders_are_not_smoothed(self) -> Self:
+        if self.likelihood == "plackett_luce" and (self.margins or self.label_smoothing):
+            raise ValueError("likelihood plackett_luce knows neither margins nor label_smoothing; leave them out")
         return self
 
 

@@ -45,7 +45,7 @@ def import_pairs(path: Path, check: TextCheck = accept_all) -> list[PreferencePa
         name = _stated_id(row.value, "prompt_id") or prompt_id_of(prompt)
         known = index_of[name]
         indices = [known.setdefault(response, len(known)) for response in (chosen, rejected)]
-        stated = {key: row.value.get(key) for key in ("weight", "margin", "probability", "votes")}
+        stated = {key: row.value.get(key) for key in ("weight", "margin", "probability", "votes", "ties")}
         pairs.append(
             PreferencePair(
                 prompt_id=name,

@@ -187,6 +187,7 @@ def _pair(
         margin=sum(_strength(ranking, first, second) for ranking in votes) / len(votes),
         probability=probability,
         votes=len(votes),
+        ties=sum(ranking.ranks[first] == ranking.ranks[second] for ranking in votes) / len(votes),
         chosen_index=first,
         rejected_index=second,
         chosen_flags=flags[first],

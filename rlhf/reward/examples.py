@@ -30,6 +30,18 @@ class RankedPrompt:
     weight: list[float]
     probability: list[float]
     margin: list[float]
+    ties: list[float]
+
+    @property
+    def levels(self) -> list[int]:
+        """The consensus: ranks by each candidate's mean chance to win its pairs; 1 is best, equal numbers are ties."""
+        chances: list[list[float]] = [[] for _ in self.response_ids]
+        for chosen, rejected, probability in zip(self.chosen, self.rejected, self.probability, strict=True):
+            chances[chosen].append(probability)
+            chances[rejected].append(1.0 - probability)
+        means = [round(sum(found) / len(found), 9) for found in chances]
+        order = sorted(set(means), reverse=True)
+        return [order.index(mean) + 1 for mean in means]
 
     @property
     def items(self) -> list[Item]:
@@ -130,12 +142,18 @@ def pair_batch(prompts: Sequence[RankedPrompt], device: torch.device, *, scale: 
     chosen: list[int] = []
     rejected: list[int] = []
     owner: list[int] = []
+    most = max(len(prompt.response_ids) for prompt in prompts)
+    positions: list[list[int]] = []
+    levels: list[list[int]] = []
     start = 0
     for number, prompt in enumerate(prompts):
+        count = len(prompt.response_ids)
+        positions.append([*range(start, start + count), *[start] * (most - count)])
+        levels.append([*prompt.levels, *[0] * (most - count)])
         chosen += [start + index for index in prompt.chosen]
         rejected += [start + index for index in prompt.rejected]
         owner += [number] * len(prompt.chosen)
-        start += len(prompt.response_ids)
+        start += count
 
     def floats(name: str, factor: float = 1.0) -> Tensor:
         values = [factor * value for prompt in prompts for value in getattr(prompt, name)]
@@ -148,6 +166,9 @@ def pair_batch(prompts: Sequence[RankedPrompt], device: torch.device, *, scale: 
         weight=floats("weight", scale),
         probability=floats("probability"),
         margin=floats("margin"),
+        ties=floats("ties"),
+        candidates=torch.tensor(positions, device=device),
+        levels=torch.tensor(levels, device=device),
     )
 
 
@@ -168,4 +189,5 @@ def _encode_prompt(text: TextFormat, prompt_id: str, pairs: list[PreferencePair]
         weight=[pair.weight for pair in pairs],
         probability=[pair.probability for pair in pairs],
         margin=[pair.margin for pair in pairs],
+        ties=[pair.ties for pair in pairs],
     )

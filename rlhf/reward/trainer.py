@@ -229,6 +229,8 @@ class _Training:
             numerator, _ = preference_loss(
                 scores,
                 batch.pairs,
+                likelihood=config.likelihood,
+                tie_strength=config.tie_strength,
                 label_smoothing=config.label_smoothing,
                 margins=config.margins,
                 centering=config.centering,
