@@ -144,7 +144,8 @@ class Gate:
 
 def find_route(method: str, path: str) -> Route | None:
     """Return the table's line for a request, or None: the route does not exist."""
-    if ".." in path:
+    # No file has a longer name.
+    if ".." in path or max(map(len, path.split("/"))) > 200:
         return None
     return next((route for route in ROUTES if route.paths.fullmatch(path) and method in route.methods), None)
 

@@ -36,7 +36,7 @@ from rlhf.labels.overview import (
     round_progress,
 )
 from rlhf.labels.personal import AnnotatorFigures, no_figures
-from rlhf.labels.publishing import close_round, list_rounds
+from rlhf.labels.publishing import close_round, find_round, list_rounds
 from rlhf.labels.quality import Measures, measures
 from rlhf.labels.remembered import Remembered
 from rlhf.labels.store import Store
@@ -187,7 +187,9 @@ class _Office:
         return {"ok": True, **asdict(lost), "working": list(lost.working)}
 
     def close_round(self, payload: dict[str, Any], manager: Annotator) -> dict[str, Any]:
-        closed = close_round(self._store, self._round(payload), manager.id)
+        # What cannot be undone names its round.
+        round = find_round(self._store, _whole(payload, "round", LARGEST))
+        closed = close_round(self._store, round, manager.id)
         return {"ok": True, "closed": closed}
 
     def _frame(self, manager: Annotator, round: int) -> dict[str, Any]:
@@ -196,15 +198,10 @@ class _Office:
         return {"name": manager.name, "round": round, "rounds": list_rounds(self._store), "event": event}
 
     def _round(self, payload: dict[str, Any]) -> int:
+        if payload.get("round") is not None:
+            return find_round(self._store, _whole(payload, "round", LARGEST))
         known = list_rounds(self._store)
-        if not known:
-            raise LabelError("nothing is published yet; publish candidates with `rlhf label init`")
-        if payload.get("round") is None:
-            return self._open_round if self._open_round in known else known[-1]
-        round = _whole(payload, "round", LARGEST)
-        if round not in known:
-            raise LabelError(f"there is no round {round}; there are {', '.join(map(str, known))}")
-        return round
+        return self._open_round if self._open_round in known else find_round(self._store)
 
     def _count(self, round: int) -> RoundProgress:
         with self._store.reading() as connection:

@@ -15,9 +15,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
         DataError: The file is missing or empty, is not UTF-8, or a line is not JSON.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     lines = 0
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         try:
             for number, line in enumerate(file, start=1):
                 if not line.strip():

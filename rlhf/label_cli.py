@@ -16,7 +16,9 @@ from rlhf.config.load import load_config, run_folder
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import ROLES
 from rlhf.labels.commands import (
+    DEFAULT_OVERLAP,
     backup_command,
+    close_command,
     delete_command,
     erase_command,
     export_command,
@@ -26,7 +28,7 @@ from rlhf.labels.commands import (
     verify_command,
 )
 from rlhf.labels.passwords import check_password
-from rlhf.labels.publishing import close_round
+from rlhf.labels.publishing import find_round, list_rounds
 from rlhf.labels.rounds import store_place, use_server
 from rlhf.labels.store import Place, is_server, open_store
 from rlhf.labels.user_commands import (
@@ -41,6 +43,8 @@ from rlhf.labels.user_commands import (
     role_command,
 )
 
+LARGEST = 2**31 - 1
+MOST_TASKS = 1_000_000
 PLACE = "run folder, its recipe, a label database file, or postgresql://USER@HOST/DATABASE"
 
 
@@ -50,27 +54,25 @@ def add_label_commands(commands: argparse._SubParsersAction) -> None:
     inner = label.add_subparsers(required=True, metavar="COMMAND")
     init = _add(inner, "init", _init, "make a label database and publish a candidate file into it")
     init.add_argument("--candidates", type=Path, help="candidates.jsonl to publish")
-    init.add_argument("--overlap", type=int, default=2, help="annotators per prompt")
-    init.add_argument("--seed", type=int, help="seed of task and display order")
+    init.add_argument("--overlap", type=whole(1, 50), help="annotators per prompt (default: 2)")
+    init.add_argument("--seed", type=whole(0, LARGEST), help="seed of task and display order")
     init.add_argument("--guidelines", type=Path, help="Markdown file shown beside each task")
-    init.add_argument("--max-overlap", type=int, help="most annotators of a task on which they disagree")
+    init.add_argument("--max-overlap", type=whole(1, 50), help="most annotators of a task on which they disagree")
     init.add_argument("--extra-below", type=float, help="agreement below which a task gets one more annotator")
-    init.add_argument("--task-limit", type=int, help="most tasks of the round for one annotator")
+    init.add_argument("--task-limit", type=whole(1, MOST_TASKS), help="most tasks of the round for one annotator")
     init.add_argument("--training", type=Path, help="JSONL of candidate sets with ranks and explanation, for practice")
     init.add_argument("--gold", type=Path, help="JSONL of candidate sets with known ranks, mixed in unseen")
-    init.add_argument("--gold-share", type=float, default=0.05, help="share of gold items (default: 0.05)")
-    init.add_argument("--repeat-share", type=float, default=0.05, help="share of repeated tasks (default: 0.05)")
+    init.add_argument("--gold-share", type=float, help="share of gold items (default: 0.05)")
+    init.add_argument("--repeat-share", type=float, help="share of repeated tasks (default: 0.05)")
     init.add_argument("--priorities", type=Path, help="JSONL with prompt_id and priority; higher is ranked first")
-    init.add_argument(
-        "--random-share", type=float, default=0.25, help="share that priorities do not touch (default: 0.25)"
-    )
+    init.add_argument("--random-share", type=float, help="share that priorities do not touch (default: 0.25)")
     _add_round(init)
     imported = _add(inner, "import", _import, "take rankings from a file into a published round")
     imported.add_argument("rankings", type=Path)
     _add_round(imported)
     export = _add(inner, "export", _export, "write rankings.jsonl and the manifest that names them")
     export.add_argument("folder", type=Path)
-    export.add_argument("--event", type=int, help="as of this event number; default is now")
+    export.add_argument("--event", type=whole(0, LARGEST), help="as of this event number; default is now")
     _add_round(export)
     _add(inner, "status", _status, "how far the rounds are, who answered, how well people agree")
     verify = _add(inner, "verify", _verify, "walk the hash chain and report tampering")
@@ -83,9 +85,16 @@ def add_label_commands(commands: argparse._SubParsersAction) -> None:
     erase.add_argument("name", help="name or pseudonym")
     erase.add_argument("--yes", action="store_true", help="do it")
     delete = _add(inner, "delete", _delete, "let answers count no more; their tasks are given out again")
-    delete.add_argument("--answer", dest="answers", type=_answer, action="append", default=[], help="such as a-17")
+    delete.add_argument(
+        "--answer",
+        dest="answers",
+        type=whole(1, LARGEST, before="a-"),
+        action="append",
+        default=[],
+        help="such as a-17",
+    )
     delete.add_argument("--annotator", help="all answers of this name or pseudonym")
-    delete.add_argument("--round", type=int, help="only, or all, answers of this round")
+    delete.add_argument("--round", type=whole(0, LARGEST), help="only, or all, answers of this round")
     delete.add_argument("--why", default="", help="the reason; it is kept")
     delete.add_argument("--yes", action="store_true", help="do it")
     _add_serve(inner)
@@ -145,7 +154,9 @@ def _add_user(commands: argparse._SubParsersAction) -> None:
         if word == "role":
             command.add_argument("role", choices=ROLES)
         if word == "limit":
-            command.add_argument("tasks", type=_limit, help="a number, or none: as the round says")
+            command.add_argument(
+                "tasks", type=whole(0, MOST_TASKS, none="none"), help="a number, or none: as the round says"
+            )
 
 
 def _add(
@@ -165,19 +176,26 @@ def _add_to(
 
 
 def _add_round(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--round", type=int, help="round number; default is the latest")
+    command.add_argument("--round", type=whole(0, LARGEST), help="round number; default is the latest")
 
 
 def _place(text: str) -> Place:
     return text if is_server(text) else Path(text)
 
 
-def _answer(text: str) -> int:
-    return int(text.removeprefix("a-"))
+def whole(low: int, high: int, *, before: str = "", none: str | None = None) -> Callable[[str], int | None]:
+    """Return what reads a whole number of an option: with `before` in front of it, and `none` for no number."""
 
+    def read(text: str) -> int | None:
+        if text == none:
+            return None
+        digits = text.removeprefix(before)
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 20 and low <= int(digits) <= high):
+            others = f", or {none}" if none else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}{others}")
+        return int(digits)
 
-def _limit(text: str) -> int | None:
-    return None if text == "none" else int(text)
+    return read
 
 
 def _resolved(parsed: argparse.Namespace) -> argparse.Namespace:
@@ -194,10 +212,11 @@ def _database(place: Place) -> Place:
     return store_place(place / "labels") if _is_run(place) else place
 
 
-def _round(parsed: argparse.Namespace) -> int:
-    if parsed.round is not None:
-        return parsed.round
-    return RunFolder.open(parsed.place).round if _is_run(parsed.place) else 1
+def _round(parsed: argparse.Namespace) -> int | None:
+    """Return the round that is asked for, that of a run, or None: the latest of a database."""
+    if parsed.round is None and _is_run(parsed.place):
+        return RunFolder.open(parsed.place).round
+    return parsed.round
 
 
 def _say(text: str) -> None:
@@ -208,8 +227,15 @@ def _say(text: str) -> None:
 def _init(parsed: argparse.Namespace) -> None:
     names = ("overlap", "guidelines", "max_overlap", "extra_below", "task_limit", "training", "gold", "gold_share")
     names = (*names, "repeat_share", "priorities", "random_share")
+    given = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+    useless = sorted(given.keys() - {"guidelines"})
+    if useless and parsed.candidates is None:
+        raise LabelError(
+            f"--{useless[0].replace('_', '-')} says how candidates are given out; name them with --candidates (the file that "
+            "was published changes no task)"
+        )
     try:
-        settings = RankingsConfig(**{name: getattr(parsed, name) for name in names})
+        settings = RankingsConfig(**{"overlap": DEFAULT_OVERLAP, **given})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
@@ -248,9 +274,7 @@ def _verify(parsed: argparse.Namespace) -> None:
 
 
 def _close(parsed: argparse.Namespace) -> None:
-    with open_store(_database(parsed.place)) as store:
-        closed = close_round(store, _round(parsed))
-    _say(f"closed {closed} open tasks of round {_round(parsed)}; `rlhf run` goes on with the answers there are")
+    _say(close_command(_database(parsed.place), round=_round(parsed)))
 
 
 def _serve(parsed: argparse.Namespace) -> None:
@@ -264,12 +288,16 @@ def _serve(parsed: argparse.Namespace) -> None:
     network = Network(parsed.tls_cert, parsed.tls_key, parsed.behind_proxy, public_url=parsed.public_url)
     if parsed.trusted_proxies:
         network = replace(network, trusted_proxies=tuple(parsed.trusted_proxies))
+    place = _database(parsed.place)
+    with open_store(place) as store:
+        # An empty store may be served; what is published later is found where no round was asked for.
+        round = find_round(store, _round(parsed)) if list_rounds(store) or parsed.round is not None else None
     serve(
-        _database(parsed.place),
+        place,
         host=parsed.host or "127.0.0.1",
         port=parsed.port,
         annotator_name=parsed.name,
-        open_round=_round(parsed),
+        open_round=round,
         network=network,
         announce=_say,
     )

@@ -6,7 +6,7 @@ assistant's). A response is always plain text: what the assistant writes next.
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, get_args
 
@@ -290,6 +290,10 @@ def from_json(kind: type[R], row: Any) -> R:
     unknown = sorted(set(values) - known)
     if unknown:
         raise DataError(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    missing = [entry.name for entry in fields(kind) if entry.default is MISSING and entry.name not in values]
+    missing = [name for name in missing if kind.__dataclass_fields__[name].default_factory is MISSING]
+    if missing:
+        raise DataError(f"field {missing[0]!r} is missing")
     try:
         return kind(**values)
     except TypeError as error:

@@ -110,7 +110,7 @@ class RankingsConfig:
     """Most annotators of a task on which they disagree; one is added at a time."""
     extra_below: float | None = result(None, ge=0, le=1)
     """A task whose annotators agree less than this gets one more, up to `max_overlap`."""
-    task_limit: int | None = result(None, ge=1)
+    task_limit: int | None = result(None, ge=1, le=1_000_000)
     """Most tasks of a round for one annotator."""
     training: Path | None = output(None)
     """JSONL of candidate sets with `ranks` and `explanation`, ranked with feedback before the first real task."""

@@ -147,8 +147,12 @@ def _in_queue(round: int | None) -> list[Any]:
 
 
 def _unanswered(annotator_id: str) -> Any:
-    mine = (answers.c.task_id == tasks.c.id, answers.c.annotator_id == annotator_id)
-    return ~exists().where(*mine)
+    return ~exists().where(answers.c.task_id == tasks.c.id, answers.c.annotator_id == annotator_id)
+
+
+def _without_slot(annotator_id: str) -> Any:
+    """Return the condition that a task, which may have free slots, is not in the annotator's hands already."""
+    return ~exists().where(slots.c.task_id == tasks.c.id, slots.c.annotator_id == annotator_id)
 
 
 def _room(connection: Connection, me: Any, round: int | None) -> int | None:
@@ -192,7 +196,7 @@ def _lease(
     """Lease slots of shared tasks: those of the annotator's own drafts whose leases ran out, or of the queue."""
     if limit <= 0:
         return []
-    query = select(tasks.c.id).where(*_in_queue(round))
+    query = select(tasks.c.id).where(*_in_queue(round), _without_slot(annotator_id))
     if resume:
         query = query.join(drafts, and_(drafts.c.task_id == tasks.c.id, drafts.c.annotator_id == annotator_id))
         query = query.order_by(drafts.c.updated_at.desc())
@@ -227,7 +231,9 @@ def _begin(connection: Connection, task_id: int, order: str, annotator_id: str, 
 
 def _count_available(connection: Connection, me: Any, round: int | None) -> int:
     """Return how many shared tasks the annotator could still do, those in his hands among them."""
-    ones = select(tasks.c.id).where(*_in_queue(round), _unanswered(me.id)).limit(COUNTED).subquery()
+    ones = (
+        select(tasks.c.id).where(*_in_queue(round), _without_slot(me.id), _unanswered(me.id)).limit(COUNTED).subquery()
+    )
     left = connection.execute(select(func.count()).select_from(ones)).scalar_one()
     held = len(_held_tasks(connection, me.id, round))
     room = _room(connection, me, round)

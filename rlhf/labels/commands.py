@@ -1,7 +1,8 @@
 """What the `rlhf label` commands do: plain functions that return the text to show."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf.config.data import RankingsConfig
@@ -14,7 +15,15 @@ from rlhf.labels.erasure import delete_answers, erase_person, find_annotator, se
 from rlhf.labels.events import verify
 from rlhf.labels.exports import MANIFEST_FILE, RANKINGS_FILE, export_rankings, import_rankings, read_export
 from rlhf.labels.for_people import publish_for_people, read_guidelines
-from rlhf.labels.publishing import RoundStatus, list_rounds, published_sets, round_status
+from rlhf.labels.publishing import (
+    RoundStatus,
+    close_round,
+    find_round,
+    list_rounds,
+    published_sets,
+    round_row,
+    round_status,
+)
 from rlhf.labels.store import Place, Store, open_store
 from rlhf.records import CandidateSet, read_jsonl
 
@@ -26,7 +35,7 @@ def init_command(
     candidates: Path | None = None,
     *,
     settings: RankingsConfig | None = None,
-    round: int = 0,
+    round: int | None = None,
     seed: int | None = None,
 ) -> str:
     """Make a label database, or open the one that is there, and publish a candidate file into it.
@@ -35,19 +44,19 @@ def init_command(
         place: The database.
         candidates: A candidates.jsonl; without it only the database is made.
         settings: How the round is given out, and the files beside it; a `rankings` section.
-        round: The round's number.
-        seed: Seeds task order and display order; drawn where not given.
+        round: The round's number; without it the latest, or 1.
+        seed: Seeds task order and display order; that of the round, or else drawn, where not given.
 
     Raises:
         RlhfError: A file is unusable, or answers would be lost.
     """
     settings = settings or RankingsConfig(overlap=DEFAULT_OVERLAP)
     sets = read_jsonl(candidates, CandidateSet, key=lambda item: item.prompt_id) if candidates else []
-    with open_store(place, create=True) as store:
+    with _new_or_open(place) as store:
         lines = [f"{store.place}: ready"]
         if sets:
-            seed = secrets.randbelow(2**31) if seed is None else seed
-            done = publish_for_people(store, sets, settings, round=round, seed=seed)
+            round = max(list_rounds(store), default=1) if round is None else round
+            done = publish_for_people(store, sets, settings, round=round, seed=_seed(store, round, seed))
             lines.append(f"round {round}: {done.tasks} tasks ({done.new} new), {done.slots} slots")
         elif settings.guidelines:
             set_guidelines(store, read_guidelines(settings.guidelines))
@@ -59,21 +68,54 @@ def init_command(
     return "\n".join(lines)
 
 
-def import_command(place: Place, rankings: Path, *, round: int = 0) -> str:
-    """Take the rankings of a file into a published round."""
+@contextmanager
+def _new_or_open(place: Place) -> Generator[Store, None, None]:
+    """Open a store; one that was made for this leaves nothing behind where what follows fails."""
+    new = isinstance(place, Path) and not place.exists()
+    try:
+        with open_store(place, create=True) as store:
+            yield store
+    except BaseException:
+        if isinstance(place, Path) and new:
+            for path in place.parent.glob(f"{place.name}*"):
+                if path.name in (place.name, f"{place.name}-wal", f"{place.name}-shm", f"{place.name}-journal"):
+                    path.unlink()
+        raise
+
+
+def _seed(store: Store, round: int, wanted: int | None) -> int:
+    with store.reading() as connection:
+        settings = round_row(connection, round)
+    if wanted is not None:
+        return wanted
+    return secrets.randbelow(2**31) if settings is None else settings.seed
+
+
+def import_command(place: Place, rankings: Path, *, round: int | None = None) -> str:
+    """Take the rankings of a file into a published round; without a number, the latest."""
     with open_store(place) as store:
+        round = find_round(store, round)
         done = import_rankings(store, rankings, round=round)
-    return f"{done.rankings} rankings imported, {done.known} known already"
+    return f"round {round}: {done.rankings} rankings imported, {done.known} known already"
 
 
-def export_command(place: Place, folder: Path, *, round: int = 0, event: int | None = None) -> str:
-    """Write a round's rankings and their manifest into a folder."""
+def close_command(place: Place, *, round: int | None = None) -> str:
+    """End a round before all slots are filled; without a number, the latest."""
     with open_store(place) as store:
+        round = find_round(store, round)
+        closed = close_round(store, round)
+    return f"closed {closed} open tasks of round {round}; `rlhf run` goes on with the answers there are"
+
+
+def export_command(place: Place, folder: Path, *, round: int | None = None, event: int | None = None) -> str:
+    """Write a round's rankings and their manifest into a folder; without a number, of the latest round."""
+    with open_store(place) as store:
+        round = find_round(store, round)
         folder.mkdir(parents=True, exist_ok=True)
         done = export_rankings(store, folder, round=round, event=event)
     kinds = ", ".join(f"{count} {kind}" for kind, count in done.kinds.items()) or "none"
     return (
-        f"{folder / RANKINGS_FILE}: {done.rankings} rankings ({kinds}) of {done.prompts} prompts by "
+        f"{folder / RANKINGS_FILE}: {done.rankings} rankings ({kinds}) of {done.prompts} prompts of round {round} by "
         f"{done.annotators} annotators, as of event {done.event}\n"
         f"{folder / MANIFEST_FILE}: names them; keep it elsewhere, `rlhf label verify --against` compares with it"
     )
@@ -127,6 +169,9 @@ def erase_command(place: Place, name: str, *, confirmed: bool) -> str:
                 f"this removes the name, sessions, drafts, comments and better answers of {person.pseudonym} for good; the "
                 "rankings stay, under the pseudonym. Add --yes to do it"
             )
+        admins = [one.id for one in list_annotators(store, "human") if one.role == "admin" and one.active]
+        if admins == [person.id]:
+            raise LabelError(f"{person.pseudonym} is the only admin; give somebody else that role first")
         done = erase_person(store, person)
     old = sorted(place.parent.glob(f"{place.name}.version-*")) if isinstance(place, Path) else []
     lines = [f"{done.pseudonym}: {done.texts} texts and {done.drafts} drafts erased, {done.answers} answers stay"]
@@ -151,6 +196,8 @@ def delete_command(
     if not answer_ids and annotator is None and round is None:
         raise LabelError("say which answers: --answer, --annotator or --round, or several of them")
     with open_store(place) as store:
+        if round is not None:
+            find_round(store, round)
         owner = find_annotator(store, annotator).id if annotator else None
         with store.transaction() as connection:
             rows = select_answers(connection, annotator_id=owner, answer_ids=answer_ids, round=round)
@@ -169,7 +216,13 @@ def delete_command(
 
 def _round_lines(status: RoundStatus) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.answers.items())) or "no"
-    state = "complete" if status.complete else f"{status.slots - status.filled} slots to fill"
+    state = (
+        "complete"
+        if status.filled == status.slots
+        else "closed"
+        if status.complete
+        else f"{status.slots - status.filled} slots to fill"
+    )
     return [
         f"round {status.round}: {status.tasks} tasks, {status.filled} of {status.slots} slots filled, {state}",
         f"  {kinds} rankings, {status.skipped} skips, {status.surplus} surplus, {status.leased} being worked on",

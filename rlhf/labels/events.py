@@ -108,7 +108,12 @@ def verify(store: Store, against: Path | None = None) -> Verification:
         problems += _text_problems(connection, store.salt())
         problems += _task_problems(connection, rows)
         hashes = {0: GENESIS, **{row.seq: row.hash for row in rows}}
-        if earlier and hashes.get(earlier.event) != earlier.hash:
+        if earlier and earlier.event not in hashes:
+            problems.append(
+                f"{against} is as of event {earlier.event}, this history ends at {len(rows)}: the past was rewritten, or "
+                "the manifest is another store's"
+            )
+        elif earlier and hashes[earlier.event] != earlier.hash:
             problems.append(
                 f"event {earlier.event}: its hash differs from the one in {against}; the past was rewritten"
             )
@@ -121,11 +126,17 @@ def read_head(path: Path) -> Head:
     Raises:
         LabelError: The file is missing or holds no event number and hash.
     """
+    if not path.is_file():
+        raise LabelError(f"{path}: no such file; give the export.json of an earlier export")
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        return Head(int(row["event"]), str(row["head_hash"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabelError(f"{path}: not an export manifest with event and head_hash ({error})") from error
+        row: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        row = None
+    fields = cast(dict[str, Any], row) if isinstance(row, dict) else {}
+    event, head_hash = fields.get("event"), fields.get("head_hash")
+    if type(event) is not int or event < 0 or not isinstance(head_hash, str):
+        raise LabelError(f"{path}: not an export manifest; give the export.json of an earlier export")
+    return Head(event, head_hash)
 
 
 def _payload(row: Any) -> dict[str, Any]:

@@ -84,4 +84,4 @@ def _read_items(path: Path | None, name: str) -> list[KnownItem]:
 
 def _require_file(path: Path, name: str) -> None:
     if not path.is_file():
-        raise DataError(f"rankings.{name}: {path}: no such file")
+        raise DataError(f"rankings.{name}: {path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")

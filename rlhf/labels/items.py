@@ -44,9 +44,14 @@ def read_known(path: Path) -> list[KnownItem]:
     """
     items: list[KnownItem] = []
     problems: list[str] = []
+    lines: dict[tuple[Any, ...], int] = {}
     for number, row in read_rows(path):
         try:
-            items.append(_known_item(row))
+            item = _known_item(row)
+            content = (item.candidates.prompt_id, item.candidates.prompt, item.candidates.responses)
+            if lines.setdefault(content, number) != number:
+                raise DataError(f"the same item as in line {lines[content]}; keep one")
+            items.append(item)
         except DataError as error:
             problems.append(f"{path.name} line {number}: {error}")
     report_all(DataError, problems, f"{path}: {len(problems)} bad items")

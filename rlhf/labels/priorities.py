@@ -37,7 +37,7 @@ def _problem(row: Any, known: set[str], found: dict[str, float]) -> str | None:
         return 'expected {"prompt_id": ..., "priority": ...}'
     values = cast(dict[str, Any], row)
     prompt_id, priority = values["prompt_id"], values["priority"]
-    if prompt_id not in known:
+    if not isinstance(prompt_id, str) or prompt_id not in known:
         return f"prompt {shown(prompt_id)} has no task in this round"
     if prompt_id in found:
         return f"prompt {prompt_id} has a priority already"

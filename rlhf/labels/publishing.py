@@ -149,6 +149,20 @@ def list_rounds(store: Store) -> list[int]:
         return list(connection.execute(select(rounds.c.round).order_by(rounds.c.round)).scalars())
 
 
+def find_round(store: Store, wanted: int | None = None) -> int:
+    """Return the round with this number, or the latest.
+
+    Raises:
+        LabelError: There is no such round, or none at all.
+    """
+    known = list_rounds(store)
+    if not known:
+        raise LabelError("nothing is published yet; publish candidates with `rlhf label init`")
+    if wanted is not None and wanted not in known:
+        raise LabelError(f"there is no round {wanted}; there are {', '.join(map(str, known))}")
+    return known[-1] if wanted is None else wanted
+
+
 def published_sets(store: Store, round: int) -> list[CandidateSet]:
     """Return the candidate sets of a round that are not withdrawn, by prompt id; who made what is not stored."""
     with store.reading() as connection:
@@ -313,7 +327,8 @@ def _refuse_loss(connection: Connection, round: int, leaving: Sequence[Any]) -> 
         names = ", ".join(sorted(set(hit))[:5]) + (", ..." if len(set(hit)) > 5 else "")
         raise LabelsAtRiskError(
             f"round {round}: {len(hit)} answers that people gave belong to candidates that changed or are gone "
-            f"({len(set(hit))} prompts: {names}); start a new round, or discard these labels explicitly"
+            f"({len(set(hit))} prompts: {names}); start a new round (--round, or `rlhf run --new-round`), or set "
+            "these answers aside (`rlhf run --discard-labels`)"
         )
 
 

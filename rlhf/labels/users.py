@@ -3,6 +3,8 @@
 Each change is an event that says who made it; names and passwords are in none.
 """
 
+import re
+
 from sqlalchemy import delete, select, update
 
 from rlhf.errors import LabelError
@@ -23,6 +25,9 @@ from rlhf.labels.passwords import Hashed, hash_password
 from rlhf.labels.schema import login_tokens, people
 from rlhf.labels.store import Store
 
+# Commands take either, so a name must not be taken for a pseudonym.
+_LIKE_A_PSEUDONYM = re.compile(r"(annotator|scripted|imported)-\d+")
+
 
 def create_user(
     store: Store, name: str, role: Role = "annotator", password: str | Hashed | None = None, *, actor: str = SYSTEM
@@ -41,6 +46,8 @@ def create_user(
     """
     name = clean_name(name)
     check_role(role)
+    if _LIKE_A_PSEUDONYM.fullmatch(login_name(name)):
+        raise LabelError(f"the name {name!r} looks like somebody's pseudonym; choose another")
     hashed = hash_password(password) if password is not None else None
     with store.transaction() as connection:
         taken = [person for person in list_annotators(store, "human") if login_name(person.name) == login_name(name)]

@@ -145,8 +145,8 @@ def test_the_list_shows_who_is_who(user, place):
     ("words", "said"),
     [
         (("role", "Ada", "boss"), "invalid choice"),
-        (("limit", "Ada", "-1"), "the limit is -1"),
-        (("limit", "Ada", "few"), "invalid"),
+        (("limit", "Ada", "-1"), "'-1' is no whole number from 0 to 1000000, or none"),
+        (("limit", "Ada", "few"), "'few' is no whole number from 0 to 1000000, or none"),
         (("pause", "Eve"), "nobody is called 'Eve'"),
         (("add", "\x07"), "cannot be shown"),
         (("add", "Ada"), "is taken (by annotator-01)"),
