@@ -18,6 +18,7 @@ from rlhf.labels.items import KnownItem, publish_known
 from rlhf.labels.publishing import publish
 from rlhf.labels.store import open_store
 from rlhf.records import CandidateSet, Message
+from tests.ui.labels_of_a_team import make_labels
 from tests.ui.lessons import lesson_items, lesson_sets
 
 CHROMIUM = os.environ.get("RLHF_CHROMIUM", "/usr/bin/chromium")
@@ -216,3 +217,9 @@ def visit(browser) -> Iterator[Callable[..., Visit]]:
     yield enter
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="session")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The team's database; tests that change it take a copy."""
+    return make_labels(tmp_path_factory.mktemp("team") / "labels.db")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from PIL import Image
 from sqlalchemy import text
 
@@ -132,6 +133,31 @@ def outside(requests: list[str]) -> list[str]:
     return [url for url in requests if urlsplit(url).hostname != "127.0.0.1" and not url.startswith(("data:", "blob:"))]
 
 
+def violations(page) -> list[str]:
+    """Return axe's serious and critical findings, each with the elements it is about."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="no axe: `pip install axe-playwright-python`"
+    )
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:160]} | {node.get('failureSummary', '')[:300]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+def is_light(page: Any, selector: str) -> bool:
+    """Say whether an element has dark text on a light ground."""
+    ink, paper = page.evaluate(
+        "(selector) => { const s = getComputedStyle(document.querySelector(selector));"
+        " const sum = (c) => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0);"
+        " return [sum(s.color), sum(s.backgroundColor)]; }",
+        selector,
+    )
+    return ink < paper
+
+
 def settle(page: Any) -> None:
     """Wait until nothing moves or waits for the server any more."""
     page.wait_for_function(
@@ -140,11 +166,11 @@ def settle(page: Any) -> None:
     )
 
 
-def shoot(page: Any, name: str) -> None:
+def shoot(page: Any, name: str, **options: Any) -> None:
     """Take a screenshot where RLHF_SCREENSHOTS names a folder, with few colours, so that it stays small."""
     folder = os.environ.get("RLHF_SCREENSHOTS")
     if not folder:
         return
     settle(page)
-    image = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+    image = Image.open(io.BytesIO(page.screenshot(animations="disabled", **options))).convert("RGB")
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)

@@ -2,27 +2,11 @@
 
 import pytest
 
-from tests.ui.person import learn, open_task, rank_all, settle, shoot, submit, wait_saved
+from tests.ui.person import is_light, learn, open_task, rank_all, settle, shoot, submit, violations, wait_saved
 
 pytestmark = pytest.mark.ui
 
 SIZES = {"desk": (1280, 860), "phone": (390, 844)}
-# Gradio's own frame around our page, which we cannot change: its viewport forbids nothing that matters here.
-NOT_OURS: set[str] = set()
-
-
-def violations(page) -> list[str]:
-    """Return axe's serious and critical findings, each with the elements it is about."""
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="no axe: `pip install axe-playwright-python`"
-    )
-    found = axe.Axe().run(page).response["violations"]
-    return [
-        f"{one['id']}: {node['html'][:160]} | {node.get('failureSummary', '')[:300]}"
-        for one in found
-        if one["impact"] in ("serious", "critical") and one["id"] not in NOT_OURS
-        for node in one["nodes"]
-    ]
 
 
 class Looker:
@@ -99,12 +83,7 @@ def test_every_page_fits_and_can_be_used_by_everybody(school, visit, scheme, siz
     look_at_ranking(page, look)
     look_at_the_rest(page, look)
     # The page follows the system's theme: dark text on light, or the other way round.
-    ink, paper = page.evaluate(
-        "(() => { const s = getComputedStyle(document.querySelector('.rk'));"
-        " const sum = (c) => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0);"
-        " return [sum(s.color), sum(s.backgroundColor)]; })()"
-    )
-    assert (ink < paper) == (scheme == "light")
+    assert is_light(page, ".rk") == (scheme == "light")
     assert look.found == []
 
 

@@ -20,8 +20,8 @@ from rlhf.labels.invitations import create_invitation
 from rlhf.labels.store import open_store
 from tests.ui.conftest import TeamServer, hostile_sets
 from tests.ui.doors import PASSWORD, form_of, make_team
-from tests.ui.person import shoot, sign_in
-from tests.ui.test_looks import SIZES, violations
+from tests.ui.person import shoot, sign_in, violations
+from tests.ui.test_looks import SIZES
 
 pytestmark = pytest.mark.ui
 

@@ -132,7 +132,9 @@ def test_commands_from_candidates_to_a_verified_export(tmp_path, make_sets):
     assert "3 tasks (3 new), 6 slots" in said
     assert "guidelines: version 1" in said
     assert import_command(database, rankings) == "round 1: 6 rankings imported, 0 known already"
-    assert "6 rankings (6 imported) of 3 prompts of round 1 by 2 annotators" in export_command(database, tmp_path / "out")
+    assert "6 rankings (6 imported) of 3 prompts of round 1 by 2 annotators" in export_command(
+        database, tmp_path / "out"
+    )
     status = status_command(database)
     assert "6 of 6 slots filled, complete" in status
     assert "alpha      undefined, because all answers are the same" in status
