@@ -171,6 +171,9 @@ def shoot(page: Any, name: str, **options: Any) -> None:
     folder = os.environ.get("RLHF_SCREENSHOTS")
     if not folder:
         return
+    if options.get("full_page"):
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_function("window.scrollY === 0")
     settle(page)
     image = Image.open(io.BytesIO(page.screenshot(animations="disabled", **options))).convert("RGB")
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)

@@ -228,11 +228,9 @@ def test_using_a_session_writes_once_an_hour(doors):
     assert ends == [idle, idle - SESSION_RENEWAL_S, idle, idle - 1]
 
 
-@pytest.mark.parametrize("change", [lambda secret: "", lambda secret: secret[:-1] + "A", lambda secret: secret.lower(),
+@pytest.mark.parametrize("change", [lambda secret: "", lambda secret: secret[:-1] + "BA"[secret[-1] == "B"], lambda secret: secret.lower(),
                                     lambda secret: "x" * 5000, lambda secret: secret[::-1]])  # fmt: skip
 def test_a_tampered_session_is_none(doors, change):
-    ben = doors.visitor("Ben")
-    ben.cookies.set(COOKIE, change(ben.cookies[COOKIE]), domain="labels.example.org")
     nobody = doors.visitor()
     nobody.cookies.set(COOKIE, change(doors.visitor("Ben").cookies[COOKIE]))
     assert nobody.get("/label/config").status_code == 401

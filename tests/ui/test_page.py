@@ -72,7 +72,7 @@ def test_what_is_typed_after_a_reason_ranks_the_next_task(server, visit):
     page.keyboard.press("w")
     assert page.evaluate("document.activeElement.classList.contains('rk-comment')")
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.classList.contains('rk-card')")
+    page.wait_for_selector(".rk-card:focus")
     page.keyboard.press("w")
     page.keyboard.type("close call, 2 of 4")
     before = prompt(page)

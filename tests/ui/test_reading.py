@@ -102,7 +102,7 @@ def test_compare_two_responses_word_by_word(school, pupil):
     page.wait_for_selector("text=These two are alike")
     page.keyboard.press("Escape")
     assert not page.is_visible(".rk-compare")
-    assert page.evaluate("document.activeElement.classList.contains('rk-card')")
+    page.wait_for_selector(".rk-card:focus")
 
 
 def test_long_text_unfolds_and_fills_the_screen(school, pupil):
@@ -124,7 +124,7 @@ def test_long_text_unfolds_and_fills_the_screen(school, pupil):
     page.keyboard.press("t")
     assert page.get_attribute(".rk-reading-text .rk-text", "data-plain") is not None
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.classList.contains('rk-card')")
+    page.wait_for_selector(".rk-card:focus")
     assert page.locator(".rk-card[data-ranked]").count() == 1
 
 
