@@ -152,6 +152,7 @@ def payloads(doors: Doors) -> dict[str, dict]:
         "pause": {**own, "paused": False},
         "limit": {**own, "limit": 50},
         "decide": {"task_id": task["task_id"], "ranks": [1, 2, 3], "comment": ""},
+        "close_round": {"round": 0},
     }
 
 

@@ -159,7 +159,7 @@ def test_an_hour(workplace, seat):
     for number in range(4):
         answer_with_everything(page, number)
     page.keyboard.press("d")
-    page.wait_for_selector(".rk-compare[open] :is(ins, del)")
+    page.wait_for_selector(".rk-diff :is(ins, del)")
     page.keyboard.press("Escape")
     before = prompt(page)
     page.keyboard.press("n")

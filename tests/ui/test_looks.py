@@ -60,7 +60,7 @@ def look_at_the_rest(page, look: Looker) -> None:
     page.keyboard.press("ArrowLeft")
     look("pair")
     page.keyboard.press("d")
-    page.wait_for_selector(".rk-compare[open] ins")
+    page.wait_for_selector(".rk-diff ins")
     look("compare")
     page.keyboard.press("Escape")
     submit(page)

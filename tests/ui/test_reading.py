@@ -84,7 +84,7 @@ def test_formulas_are_drawn(school, pupil):
 def test_compare_two_responses_word_by_word(school, pupil):
     page = pupil("Compare words", "Australia")
     page.keyboard.press("d")
-    page.wait_for_selector(".rk-compare[open] ins")
+    page.wait_for_selector(".rk-diff ins")
     words = {kind: " ".join(page.locator(f".rk-diff {kind}").all_inner_texts()) for kind in ("del", "ins")}
     first, second = (shown(page, place) for place in (0, 1))
     # One says Canberra in bold and why, the other Sydney: each name stands in the response that has it.
