@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.routing import Mount
 
 from labeling_ui.address import Access, Network, check_network, plan_access
 from labeling_ui.app import COOKIE, build_app, stylesheet
@@ -120,6 +122,11 @@ def _mount(web: FastAPI, page: gr.Blocks, path: str, css: str, caller: Callable[
         ssr_mode=False,
         pwa=False,
     )
+    mounted = web.routes[-1]
+    assert isinstance(mounted, Mount)
+    assert isinstance(mounted.app, FastAPI)
+    # What Gradio raises where a call names a component that the page does not have.
+    mounted.app.add_exception_handler(KeyError, lambda request, error: Response("Not found.", 404))
 
 
 def _caller(store: Store, *, managing: bool = False) -> Callable[[Request], str | None]:

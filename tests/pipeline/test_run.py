@@ -217,6 +217,16 @@ def test_an_imported_ranking_file_is_all_that_counts(copy: Shell) -> None:
     assert copy.rlhf("run", str(RECIPE), *people, check=False).returncode == 75
 
 
+def test_how_far_annotators_are_believed_reaches_the_pairs(copy: Shell) -> None:
+    def mean_probability(belief: str) -> float:
+        copy.rlhf("pairs", str(RECIPE), "--pairs.belief", belief, "--pairs.policy", "soft")
+        rows = (copy.run / "round-1" / "pairs" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+        return sum(json.loads(row)["probability"] for row in rows) / len(rows)
+
+    shares, chances = mean_probability("equal"), mean_probability("one_coin")
+    assert shares != pytest.approx(chances, abs=1e-3)
+
+
 def test_the_command_that_started_a_round_goes_on_with_it(copy: Shell) -> None:
     people = ("--rankings.source", "people", "--new-round")
     for said in ("started round 2", "going on with round 2"):

@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from labeling_ui.formulas import MATHML_TAGS, MATHML_VALUES, to_mathml
-from labeling_ui.render import ALLOWED_TAGS, MAX_FORMATTED, PIECE, render, render_page
+from labeling_ui.render import ALLOWED_TAGS, MAX_FORMATTED, render, render_page
 from labeling_ui.unseen import hold, script_pattern
 from tests.ui.payloads import PAYLOADS, UNSEEN
 
@@ -78,9 +78,9 @@ def test_what_is_too_long_is_shown_as_typed():
 def test_a_long_text_comes_in_blocks(text):
     """One block of it would keep a browser busy for a minute; and nothing is lost at the cuts."""
     blocks = re.findall("<div>(.*?)</div>", render(text))
-    assert max(len(re.sub("<mark>.*?</mark>|<br>", ".", block)) for block in blocks) <= PIECE
+    assert max(len(re.sub("<mark>.*?</mark>|<br>", ".", block)) for block in blocks) <= 2_000
     assert "".join(blocks) == text.replace("\n", "<br>").replace("\u202e", "<mark>U+202E</mark>")
-    assert len(blocks) < 2 + 2 * len(text) / PIECE
+    assert len(blocks) < 2 + 2 * len(text) / 2_000
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ def test_agreement_by_hand():
 
 
 def test_auto_takes_what_the_answers_can_bear():
-    few = [rank(1, 2, 3, who=who) for who in "xyz"]
+    few = [*(rank(1, 2, 3, who=who) for who in "vxyz"), rank(3, 2, 1, who="w")]
+    assert aggregate([ABC], few, "soft", belief="agreement") != aggregate([ABC], few, "soft", belief="equal")
     assert aggregate([ABC], few, "soft", belief="auto") == aggregate([ABC], few, "soft", belief="agreement")
     alone = [rank(1, 2, 3)]
     assert aggregate([ABC], alone, "soft", belief="auto") == aggregate([ABC], alone, "soft", belief="equal")

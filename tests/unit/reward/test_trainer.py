@@ -41,6 +41,30 @@ def test_learns_a_planted_preference_on_unseen_prompts(tmp_path: Path, pooling: 
     assert outcome.info.calibration["accuracy"]["pairs"] == outcome.calibration.accuracy.pairs
 
 
+def test_every_likelihood_learns_the_planted_preference_in_its_own_way(tmp_path: Path) -> None:
+    heads = {}
+    for name in ("bradley_terry", "davidson", "plackett_luce"):
+        config = planted_config(likelihood=name, epochs=3, tie_strength=0.5)
+        outcome, shared, *_ = train_planted(tmp_path, config, prompts=96, name=name)
+        assert outcome.calibration.accuracy.value > 0.9, name
+        heads[name] = shared.state_dict()["heads.reward.weight"].clone()
+    assert len({tuple(head.flatten().tolist()) for head in heads.values()}) == 3
+
+
+def test_the_strength_of_ties_is_heard(tmp_path: Path) -> None:
+    weak, strong = (
+        train_planted(tmp_path, planted_config(likelihood="davidson", tie_strength=nu, epochs=1), name=f"nu-{nu}")
+        for nu in (0.01, 5.0)
+    )
+    assert weak[0].held_out_loss != pytest.approx(strong[0].held_out_loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("option", [{"margins": True}, {"label_smoothing": 0.1}])
+def test_orders_know_neither_margins_nor_smoothing(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="plackett_luce knows neither"):
+        planted_config(likelihood="plackett_luce", **option)
+
+
 def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     outcome, *_ = train_planted(tmp_path, planted_config(control="shuffled", learning_rate=2e-3, epochs=1))
     # A coin has log 2 = .693 nats per pair. Which way a tiny model errs is chance, how much it claims is not.
