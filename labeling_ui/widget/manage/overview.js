@@ -25,7 +25,8 @@ function number(value, name, note) {
 function headline(progress, forecast, seconds, now) {
   const share = progress.slots ? progress.filled / progress.slots : 0;
   const [low, middle, high] = forecast.ends;
-  const end = !forecast.left ? ["done", "every slot is filled"] : middle === null ? ["not yet known", forecast.days.reason] : [day(middle, now), low === null ? "the pace may come to nothing" : `${day(low, now)} to ${day(high, now)}`];
+  const done = progress.filled === progress.slots ? ["done", "every slot is filled"] : ["closed", "the rest is given out no more"];
+  const end = !forecast.left ? done : middle === null ? ["not yet known", forecast.days.reason] : [day(middle, now), low === null ? "the pace may come to nothing" : `${day(low, now)} to ${day(high, now)}`];
   return [
     number(percent(share, share > 0.1 ? 0 : 1), "of the slots filled", `${whole(progress.filled)} of ${whole(progress.slots)}`),
     number(whole(progress.complete), "tasks complete", `of ${whole(progress.tasks)}`),
