@@ -219,8 +219,7 @@ def test_closing_asks_first(own_desk):
     assert page.locator("[aria-label='Close round 0']").count() == 0
     assert page.locator(".mg-is-closed").count() == 1
     page.goto(f"{own_desk.origin}/manage/#overview")
-    choose_round(page, 0)
-    page.wait_for_function("document.querySelector('.mg-numbers').innerText.includes('given out no more')")
+    page.wait_for_selector(".mg-numbers >> text=the rest is given out no more")
 
 
 def test_the_page_follows_what_happens(desk):
