@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dtypes = [dtype for dtype in wanted if _can_measure(shape, dtype)]
     if not dtypes:
         sys.exit(f"nothing to measure: {'no GPU' if shape.device == 'cuda' else 'no bf16 instructions'} here")
-    _make_peer()
+    if "trl" in options.sides:
+        _make_peer()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _program([sys.executable, "-m", "benchmarks.shapes", options.shape, str(folder / "model")], options)
@@ -183,6 +184,8 @@ def _round(folder: Path, dtype: str, length: str, number: int, options: argparse
     found: list[Run] = []
     shape = shape_of(options.shape, options.batch)
     for side, micro_batch in sides_of(shape).items():
+        if not any(word in side for word in options.sides):
+            continue
         job = _job(folder, dtype, length, number, options, side) | {"micro_batch": micro_batch}
         if not side.startswith("trl") and length == "natural" and found:
             job["match"] = statistics.mean(found[0]["response_lengths"])
@@ -225,7 +228,7 @@ def _program(command: Sequence[str], options: argparse.Namespace) -> Any:
     settings = {
         **hidden,
         "OMP_NUM_THREADS": str(options.threads),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }
     done = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -291,6 +294,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="episodes per update (default: those of the shape)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each side (default: 3)")
     parser.add_argument("--updates", type=int, default=2, help="measured updates, after one that warms up (default: 2)")
+    parser.add_argument("--sides", nargs="+", choices=("trl", "head", "adapter"), default=["trl", "head", "adapter"])
     parser.add_argument("--threads", type=int, default=2, help="threads of each program (default: 2)")
     parser.add_argument("--lengths", nargs="+", choices=("fixed", "natural"), default=["fixed", "natural"])
     parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16"), help="default: those of the shape")

@@ -49,7 +49,7 @@ class Shape:
     @property
     def prompts(self) -> int:
         """More than any run reads: TRL accumulates gradients wrongly in the last batch of a pass over its data."""
-        return 32 * self.batch
+        return 16 * self.batch
 
     @property
     def logit_variance(self) -> float:

@@ -9,7 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores; spinning threads would stall both
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if Path("/dev/nvidiactl").exists() else "cpu")
 
 import pytest
 
@@ -18,6 +18,8 @@ import tests.typecheck  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST = ("tests/real/", "tests/pipeline/", "tests/distributed/")
+# Asked without importing torch, which takes seconds and is needed by few tests.
+HAS_GPU = os.environ["DS_ACCELERATOR"] != "cpu"
 # In continuous integration a skipped test is a failed one: a green run then says that everything ran.
 SKIPS_FAIL = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
@@ -77,10 +79,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def _cannot_run(item: pytest.Item) -> bool:
     if item.get_closest_marker("gpu"):
-        return not _has_gpu()
+        return not HAS_GPU
     return SKIPS_FAIL and item.get_closest_marker("real") is not None and not shared_folder().is_dir()
-
-
-def _has_gpu() -> bool:
-    # Asked without importing torch, which takes seconds and is needed by few tests.
-    return Path("/dev/nvidiactl").exists() or bool(os.environ.get("RLHF_TEST_GPU"))

@@ -68,7 +68,7 @@ def test_histogram_covers_one_to_the_longest():
 
 def test_another_batch_is_an_option():
     shape = shape_of("0.5b", 64)
-    assert (shape.batch, shape.rollout_batch, shape.prompts) == (64, 64, 2048)
+    assert (shape.batch, shape.rollout_batch, shape.prompts) == (64, 64, 1024)
     assert shape_of("15m") == SHAPES["15m"]
 
 

@@ -90,7 +90,7 @@ def shake(shared: SharedBase, *roles: str, std: float = 0.05, seed: int = 1) -> 
     with torch.no_grad():
         for name, parameter in shared.peft_model.named_parameters():
             if any(f".{role}." in name for role in roles) and ".lora_" in name:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
+                parameter.add_((torch.randn(parameter.shape, generator=generator) * std).to(parameter.device))
 
 
 @cache

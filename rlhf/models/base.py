@@ -8,6 +8,7 @@ checked at every load: an adapter fits one base and no other.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -76,7 +77,9 @@ def describe_base(config: BaseConfig, folder: Path) -> dict[str, Any]:
     source = _locate(kind, model, revision, folder)
     text = load_text_format(source, config)
     weights = hash_weight_files(source)
-    loaded = _load_model(source, config, torch.float32 if kind == "embedded" else torch.bfloat16)
+    # On the CPU: a base may be larger than one GPU.
+    dtype = torch.float32 if kind == "embedded" else torch.bfloat16
+    loaded = _load_model(source, config, dtype, torch.device("cpu"))
     _check_head(loaded, source)
     spec = BaseSpec(
         kind=kind,
@@ -113,7 +116,7 @@ def read_base_spec(folder: Path) -> BaseSpec:
 
 
 def load_base(folder: Path, config: BaseConfig, precision: Literal["fp32", "bf16"]) -> LoadedBase:
-    """Load the base that an artifact names, frozen, after checking that it is still the same.
+    """Load the base that an artifact names, frozen, on this process's device, after checking that it is still the same.
 
     Args:
         folder: The base artifact.
@@ -132,7 +135,7 @@ def load_base(folder: Path, config: BaseConfig, precision: Literal["fp32", "bf16
             f"{spec.weights_hash[:12]}); put the old files back, or run the stage `base` again and all that follow"
         )
     text = _checked_text(spec, source, config)
-    model = _load_model(source, config, _DTYPES[precision])
+    model = _load_model(source, config, _DTYPES[precision], local_device())
     # Adapters record this name: a hub id, or the last part of a path, since shared files name no one's folders.
     model.name_or_path = {"embedded": "embedded", "local": Path(spec.model).name}.get(spec.kind, spec.model)
     return LoadedBase(model, text, spec.weights_hash, spec, config.gradient_checkpointing)
@@ -271,14 +274,26 @@ def _locate(kind: str, model: str, revision: str | None, folder: Path) -> Path:
         raise ResourceError(f"base {model} at {revision}: not in the cache and not downloadable: {error}") from error
 
 
-def _load_model(source: Path, config: BaseConfig, dtype: torch.dtype) -> Any:
+def local_device() -> torch.device:
+    """Return where this process computes: its own GPU where there is one, as its launcher numbered it."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+
+
+def _load_model(source: Path, config: BaseConfig, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # loading is one line of a stage's work, not a bar of its own
     options: dict[str, Any] = {}
     if config.quantization == "4bit":
         options["quantization_config"] = _four_bit(dtype)
+    if device.type == "cuda" and not is_deepspeed_zero3_enabled():  # which places the shards itself
+        options["device_map"] = {"": device}
     _tell_deepspeed(dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
