@@ -25,14 +25,16 @@ from rlhf.labels.accounts import MANAGING, Annotator, list_annotators, set_pause
 from rlhf.labels.answers import adjudicate
 from rlhf.labels.events import head
 from rlhf.labels.figures import Figure
+from rlhf.labels.modelviews import ModelView, read_model_views
 from rlhf.labels.overview import (
+    PAGE,
     Dispute,
     Forecast,
     RoundProgress,
     closing,
     disputes,
     forecast,
-    read_dispute,
+    read_disputes,
     round_progress,
 )
 from rlhf.labels.personal import AnnotatorFigures, no_figures
@@ -53,12 +55,13 @@ MAX_LIMIT = 1_000_000
 LARGEST = 2**53
 
 
-def build_manage(store: Store, *, open_round: int | None = None) -> gr.Blocks:
+def build_manage(store: Store, *, open_round: int | None = None, run: Path | None = None) -> gr.Blocks:
     """Build the manager pages on an open store.
 
     Args:
         store: The ranking store.
         open_round: The round to show first; without it the latest.
+        run: The run folder that the labels belong to: its reward models say on which tasks they differ from people.
     """
     with gr.Blocks(title="Labels", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(
@@ -66,14 +69,16 @@ def build_manage(store: Store, *, open_round: int | None = None) -> gr.Blocks:
             js_on_load="\n".join((PAGES / name).read_text(encoding="utf-8") for name in SCRIPTS),
             elem_id="manage",
             apply_default_css=False,
-            server_functions=manage_functions(store, open_round),
+            server_functions=manage_functions(store, open_round, run),
         )
     return page.queue(default_concurrency_limit=None)
 
 
-def manage_functions(store: Store, open_round: int | None = None) -> list[Callable[[Any, Any], dict[str, Any]]]:
+def manage_functions(
+    store: Store, open_round: int | None = None, run: Path | None = None
+) -> list[Callable[[Any, Any], dict[str, Any]]]:
     """Return the component functions, each of which asks first who calls."""
-    office = _Office(store, open_round)
+    office = _Office(store, open_round, run)
     handlers = {
         "overview": office.overview,
         "annotators": office.annotators,
@@ -96,8 +101,9 @@ def stylesheet() -> str:
 class _Office:
     """The handlers; each gets the browser's payload and the manager whose session it is."""
 
-    def __init__(self, store: Store, open_round: int | None) -> None:
+    def __init__(self, store: Store, open_round: int | None, run: Path | None) -> None:
         self._store = store
+        self._run = run
         self._open_round = open_round
         self._progress: dict[int, Remembered[RoundProgress]] = {}
 
@@ -151,14 +157,21 @@ class _Office:
         }
 
     def disagreements(self, payload: dict[str, Any], manager: Annotator) -> dict[str, Any]:
-        round, decided = self._round(payload), payload.get("decided") is True
+        round, page, decided = self._round(payload), _whole(payload, "page", MAX_LIMIT), payload.get("decided") is True
         found = measures(self._store, round)
-        rows, total = disputes(self._store, found, page=_whole(payload, "page", MAX_LIMIT), decided=decided)
+        views = [] if self._run is None else read_model_views(self._store, self._run, round)
+        listed: dict[int, ModelView] = {}
+        if payload.get("model") is True:
+            listed = {view.task_id: view for view in views[page * PAGE : (page + 1) * PAGE]}
+            rows, total = read_disputes(self._store, found, list(listed)), len(views)
+        else:
+            rows, total = disputes(self._store, found, page=page, decided=decided)
         return {
             "ok": True,
             **self._frame(manager, round),
             "total": total,
-            "tasks": [_dispute(row) for row in rows],
+            "judged_by_model": bool(views),
+            "tasks": [_dispute(row, listed.get(row.task_id)) for row in rows],
         }
 
     def rounds(self, payload: dict[str, Any], manager: Annotator) -> dict[str, Any]:
@@ -179,8 +192,8 @@ class _Office:
     def decide(self, payload: dict[str, Any], manager: Annotator) -> dict[str, Any]:
         task_id, comment = _whole(payload, "task_id", LARGEST), _text(payload, "comment", MAX_COMMENT)
         adjudicate(self._store, manager, task_id, _ranks(payload.get("ranks")), comment)
-        stored = read_dispute(self._store, measures(self._store, self._round(payload)), task_id)
-        return {"ok": True, "task": _dispute(stored) if stored else None}
+        stored = read_disputes(self._store, measures(self._store, self._round(payload)), [task_id])
+        return {"ok": True, "task": _dispute(stored[0])}
 
     def closing(self, payload: dict[str, Any], manager: Annotator) -> dict[str, Any]:
         lost = closing(self._store, self._round(payload))
@@ -256,7 +269,7 @@ def _person(person: Annotator, figures: AnnotatorFigures) -> dict[str, Any]:
     }
 
 
-def _dispute(found: Dispute) -> dict[str, Any]:
+def _dispute(found: Dispute, view: ModelView | None = None) -> dict[str, Any]:
     turns = [("prompt", found.prompt)] if isinstance(found.prompt, str) else [(t.role, t.content) for t in found.prompt]
     return {
         "task_id": found.task_id,
@@ -269,6 +282,8 @@ def _dispute(found: Dispute) -> dict[str, Any]:
         "consensus": list(found.consensus),
         "decision": list(found.decision),
         "decision_comment": found.decision_comment,
+        "scores": list(view.scores) if view else [],
+        "difference": view.disagreement if view else None,
     }
 
 

@@ -7,6 +7,7 @@ other address needs TLS, from files or from a proxy in front, and people who sig
 import logging
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -34,7 +35,14 @@ GRACE_S = 3
 LOCAL = Network()
 
 
-def build_web(store: Store, access: Access, *, open_round: int | None = None, fixed_name: str | None = None) -> Gate:
+def build_web(
+    store: Store,
+    access: Access,
+    *,
+    open_round: int | None = None,
+    fixed_name: str | None = None,
+    run: Path | None = None,
+) -> Gate:
     """Return the whole ASGI application: the entrance, the two Gradio apps, and the gate before all of them.
 
     Args:
@@ -42,13 +50,14 @@ def build_web(store: Store, access: Access, *, open_round: int | None = None, fi
         access: Where the pages answer.
         open_round: Hand out tasks of this round only.
         fixed_name: The pages are for this person; without it, people at this machine say who they are.
+        run: The run folder that the labels belong to, if any.
     """
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     Entrance(store, access, fixed_name).add_to(web)
     may_switch = access.local and fixed_name is None
     ranking = build_app(store, open_round=open_round, may_switch=may_switch)
     _mount(web, ranking, LABEL, stylesheet(), _caller(store))
-    managing = build_manage(store, open_round=open_round)
+    managing = build_manage(store, open_round=open_round, run=run)
     _mount(web, managing, MANAGE, manage_stylesheet(), _caller(store, managing=True))
     return Gate(web, store, access)
 
@@ -61,6 +70,7 @@ def serve(
     open_round: int | None = None,
     *,
     network: Network = LOCAL,
+    run: Path | None = None,
     announce: Callable[[str], None] = log.info,
 ) -> None:
     """Serve the pages until interrupted.
@@ -72,6 +82,7 @@ def serve(
         annotator_name: Open the page for this person; without it, the entrance asks for a name.
         open_round: Hand out tasks of this round only.
         network: How people elsewhere reach the pages.
+        run: The run folder that the labels belong to, if any.
         announce: Told what to open.
 
     Raises:
@@ -85,7 +96,8 @@ def serve(
         annotator = ensure_annotator(store, annotator_name) if annotator_name else None
         listener = _listen(host, port)
         access = plan_access(host, listener.getsockname()[1], network)
-        web = build_web(store, access, open_round=open_round, fixed_name=annotator.name if annotator else None)
+        name = annotator.name if annotator else None
+        web = build_web(store, access, open_round=open_round, fixed_name=name, run=run)
         config = uvicorn.Config(
             web,
             log_level="warning",

@@ -299,6 +299,7 @@ def _serve(parsed: argparse.Namespace) -> None:
         annotator_name=parsed.name,
         open_round=round,
         network=network,
+        run=parsed.place if _is_run(parsed.place) else None,
         announce=_say,
     )
 

@@ -145,6 +145,7 @@ def _report_inputs(
         samples=artifacts["evaluate"].path / "samples.jsonl",
         metrics={stage: artifacts[stage].path / "metrics.jsonl" for stage in artifacts},
         calibration=_recorded(artifacts, "reward", "calibration.json"),
+        trust=_recorded(artifacts, "reward", "trust.json"),
         agreement=figures["agreement"] if figures else None,
         verification=read_verification(verification) if verification.is_file() else None,
         manifests=[json.loads((artifact.path / MANIFEST).read_text("utf-8")) for artifact in artifacts.values()],

@@ -1,7 +1,8 @@
 """Stage reward: an adapter and a scalar head on the shared base learn to score responses as people rank them.
 
 Reads base, prompts, sft and pairs. Writes a PEFT folder, head.safetensors, reward.json (pooling, score normalisation,
-base hash) and calibration.json. All pairs of a prompt are in one step and each candidate is forwarded once
+base hash), calibration.json, and, where people ranked, trust.json (accuracy by annotator and source) and
+disagreements.jsonl (the held-out prompts on which model and people differ most). All pairs of a prompt are in one step and each candidate is forwarded once
 (Ouyang et al. 2022, equation 1). Scores are normalised to mean 0 and standard deviation 1 on SFT responses to prompts
 of the ppo split (Ziegler et al. 2019).
 
@@ -19,21 +20,24 @@ from rlhf.errors import ConfigError
 from rlhf.hashing import derive_seed
 from rlhf.models.base import load_base
 from rlhf.models.roles import SharedBase
-from rlhf.records import PreferencePair, Prompt, read_jsonl
+from rlhf.records import CandidateSet, PreferencePair, Prompt, Ranking, read_jsonl, write_jsonl
 from rlhf.reward.model import (
     RewardInfo,
     build_reward_base,
     import_reward,
     publish_reward,
+    score_texts,
     set_normalisation,
 )
 from rlhf.reward.trainer import train_reward
+from rlhf.reward.trust import find_disagreements, measure_trust
 from rlhf.runtime import Runtime, launched_runtime
 from rlhf.sampling import Sampling, sample
 from rlhf.text import TextFormat
 
 log = logging.getLogger(__name__)
 SCORE_BATCH = 64
+DISAGREEMENTS = "disagreements.jsonl"
 
 
 def run(config: Config) -> Path:
@@ -89,7 +93,29 @@ def _train(config: Config, shared: SharedBase, text: TextFormat, work: Work, run
     if "annotators" in work.parents["pairs"].facts:
         work.draft.facts["annotators"] = work.parents["pairs"].facts["annotators"]
     samples = _sft_samples(config, shared, text, work, runtime)
-    return set_normalisation(outcome.info, shared, text, samples, SCORE_BATCH, min_std=config.reward.min_score_std)
+    info = set_normalisation(outcome.info, shared, text, samples, SCORE_BATCH, min_std=config.reward.min_score_std)
+    if (work.parents["pairs"].path / "held_out_rankings.jsonl").is_file():
+        _measure_trust(shared, text, info, work, runtime)
+    return info
+
+
+def _measure_trust(shared: SharedBase, text: TextFormat, info: RewardInfo, work: Work, runtime: Runtime) -> None:
+    """Score the held-out candidates and say whom the scores agree with; all processes score, one writes."""
+    sets = read_jsonl(work.file("pairs", "held_out_candidates.jsonl"), CandidateSet)
+    rankings = read_jsonl(work.file("pairs", "held_out_rankings.jsonl"), Ranking)
+    apart = json.loads(work.file("pairs", "holdout_annotators.json").read_text(encoding="utf-8"))
+    items = [(item.prompt, response) for item in sets for response in item.responses]
+    flat = iter(score_texts(shared, text, info, items, SCORE_BATCH))
+    scores = {item.prompt_id: [next(flat) for _ in item.responses] for item in sets}
+    if not runtime.is_main:
+        return
+    trust = measure_trust(sets, rankings, scores, apart=frozenset(apart))
+    (work.folder / "trust.json").write_text(json.dumps(trust.to_json(), indent=1), encoding="utf-8")
+    sharpness = info.sign * info.score_std / info.temperature
+    write_jsonl(work.folder / DISAGREEMENTS, find_disagreements(sets, rankings, scores, sharpness))
+    if apart:
+        known, new = trust.known_annotators.value, trust.new_annotators.value
+        log.info("right about %.3f of what known annotators said, %.3f of what new ones said", known, new)
 
 
 def _sft_samples(

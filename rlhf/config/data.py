@@ -141,3 +141,6 @@ class PairsConfig:
     """Drop pairs whose majority is not above this."""
     holdout: float = result(0.1, gt=0, lt=0.9)
     """Share of the label prompts kept apart to measure the reward model."""
+    holdout_annotators: float = result(0.0, ge=0, le=0.5)
+    """Share of the annotators whose rankings train nothing: they tell how the reward model does with new people. Fewer than
+    five annotators are never divided."""

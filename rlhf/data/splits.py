@@ -12,6 +12,7 @@ from rlhf.errors import DataError, report_all
 from rlhf.records import SPLITS, Prompt, PromptText, Split, prompt_to_json, prompt_to_text
 
 DEMONSTRATION_VALIDATION_SHARE = 0.05
+FEWEST_ANNOTATORS = 5
 ID_DIGITS = 12
 
 
@@ -139,3 +140,11 @@ def choose_holdout(prompt_ids: Sequence[str], share: float, seed: int) -> list[s
         raise DataError(f"{len(prompt_ids)} prompt with pairs; at least 2 are needed, one of them to measure on")
     count = min(max(1, round(share * len(prompt_ids))), len(prompt_ids) - 1)
     return sorted(sorted(prompt_ids, key=lambda name: fraction_of(f"{seed} {name}"))[:count])
+
+
+def choose_annotators(names: Sequence[str], share: float, seed: int) -> list[str]:
+    """Return about `share` of the annotators, at least one where it is above 0; nobody of fewer than `FEWEST_ANNOTATORS`."""
+    if share == 0 or len(names) < FEWEST_ANNOTATORS:
+        return []
+    count = max(1, round(share * len(names)))
+    return sorted(sorted(names, key=lambda name: fraction_of(f"{seed} annotator {name}"))[:count])

@@ -193,12 +193,11 @@ def disputes(
     return found, len(ids)
 
 
-def read_dispute(store: Store, measured: Measures, task_id: int) -> Dispute | None:
-    """Return one task as `disputes` does; None where there is no such task."""
+def read_disputes(store: Store, measured: Measures, task_ids: Sequence[int]) -> list[Dispute]:
+    """Return tasks as `disputes` does, in the given order; all must exist."""
     agreement = dict(zip(measured.tasks.tolist(), measured.task_agreement.tolist(), strict=True))
     with store.reading() as connection:
-        found = _read_disputes(connection, [task_id], measured, agreement)
-    return found[0] if found else None
+        return _read_disputes(connection, list(task_ids), measured, agreement)
 
 
 def weighted_consensus(rankings: Sequence[Sequence[int]], accuracies: Sequence[float]) -> tuple[int, ...]:

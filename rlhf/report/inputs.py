@@ -27,6 +27,7 @@ class ReportInputs:
         samples: Path of `samples.jsonl`.
         metrics: Path of `metrics.jsonl` by stage (`base`, `sft`, `reward`, `ppo`).
         calibration: What the reward stage measured on held-out pairs.
+        trust: Its accuracy by annotator and source, on held-out prompts that were ranked.
         agreement: What the pairs stage measured about the annotators.
         verification: Content of `verification.json`.
         manifests: Content of every `manifest.json`, in stage order.
@@ -41,6 +42,7 @@ class ReportInputs:
     samples: Path | None = None
     metrics: Mapping[str, Path] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
+    trust: Mapping[str, Any] | None = None
     agreement: Mapping[str, Any] | None = None
     verification: Mapping[str, Any] | None = None
     manifests: Sequence[Mapping[str, Any]] = ()

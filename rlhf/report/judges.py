@@ -1,6 +1,7 @@
 """Pictures of the judges: how far the reward model can be trusted, and how far the annotators agree."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rlhf.evaluation.metrics import wilson_interval
 from rlhf.report.axes import as_percent, draw_interval, name_rows
@@ -8,6 +9,7 @@ from rlhf.report.inputs import ReportInputs
 from rlhf.report.picture import Missing, Picture
 from rlhf.report.style import GRID, MUTED, SFT, TRAIN, new_figure
 
+SHOWN, LONGEST_NAME = 6, 32
 AGREEMENT_LABELS = {
     "strict": "pairs, ties left out",
     "tie_aware": "pairs, ties count half",
@@ -25,6 +27,7 @@ def draw_reward_accuracy(inputs: ReportInputs) -> Picture | Missing:
     wanted = (
         ("reward model", "accuracy", TRAIN),
         ("… on equally long pairs", "length_matched", TRAIN),
+        ("… without what length explains", "length_controlled", TRAIN),
         ("“longer wins”", "longer_wins", SFT),
     )
     rows = [
@@ -80,6 +83,42 @@ def draw_reliability(inputs: ReportInputs) -> Picture | Missing:
         f"{_number(found.get('temperature'), 2)}."
     )
     return Picture.of(figure, "reliability", title, caption)
+
+
+def draw_reward_by_judge(inputs: ReportInputs) -> Picture | Missing:
+    """Draw how often the reward model orders a pair as each annotator did, and as anybody did who saw a source."""
+    title = "Held-out accuracy by annotator and source"
+    trust = inputs.trust or {}
+    rows: list[tuple[str, Mapping[str, Any], str]] = []
+    for key, colour in (("accuracy_by_annotator", TRAIN), ("accuracy_by_source", SFT)):
+        found = {name: share for name, share in (trust.get(key) or {}).items() if share.get("value") is not None}
+        ordered = sorted(found, key=lambda name: found[name]["value"], reverse=True)
+        # One alone says what the whole says.
+        rows += [(name, found[name], colour) for name in _ends(ordered)] if len(found) > 1 else []
+    new = trust.get("new_annotators") or {}
+    if new.get("value") is not None:
+        rows.append(("annotators kept apart", new, MUTED))
+    if not rows:
+        return Missing(title, "no two annotators or sources were held against it (its pairs may have been imported)")
+    figure, axes = new_figure(max(1.7, 0.8 + 0.32 * len(rows)))
+    axes.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+    for place, (_, share, colour) in enumerate(reversed(rows)):
+        draw_interval(axes, place, share["value"], share["low"], share["high"], colour, f"{share['value']:.1%}")
+    name_rows(axes, [_short(label) for label, _, _ in reversed(rows)])
+    axes.set_xlim(min(0.4, *(share["low"] for _, share, _ in rows)) - 0.02, 1)
+    as_percent(axes)
+    axes.set_xlabel("votes on pairs that the reward model orders alike")
+    votes = sum(share["pairs"] for share in (trust.get("accuracy_by_annotator") or {}).values())
+    caption = f"n = {votes:,} votes on held-out pairs; 95% intervals, clustered by prompt. The highest and the lowest {SHOWN}."
+    return Picture.of(figure, "reward-by-judge", title, caption)
+
+
+def _ends(names: Sequence[str]) -> Sequence[str]:
+    return names if len(names) <= 2 * SHOWN else [*names[:SHOWN], *names[-SHOWN:]]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def draw_agreement(inputs: ReportInputs) -> Picture | Missing:

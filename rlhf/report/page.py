@@ -9,7 +9,7 @@ from rlhf.evaluation.compare import table_rows
 from rlhf.records import parse_prompt, prompt_to_text
 from rlhf.report.curves import BASE_LOSS, PPO_CURVES, REWARD_ACCURACY, REWARD_LOSS, SFT_LOSS, draw_curves
 from rlhf.report.inputs import ReportInputs, read_samples
-from rlhf.report.judges import draw_agreement, draw_reliability, draw_reward_accuracy
+from rlhf.report.judges import draw_agreement, draw_reliability, draw_reward_accuracy, draw_reward_by_judge
 from rlhf.report.outcome import (
     draw_frontier,
     draw_gain_histogram,
@@ -109,6 +109,7 @@ def sections(inputs: ReportInputs) -> list[Section]:
             [
                 draw_reward_accuracy(inputs),
                 draw_reliability(inputs),
+                draw_reward_by_judge(inputs),
                 draw_curves(inputs, REWARD_LOSS),
                 draw_curves(inputs, REWARD_ACCURACY),
             ],

@@ -103,6 +103,7 @@ class Calibration:
     accuracy: Share
     longer_wins: Share
     length_matched: Share
+    length_controlled: Share
     nll_nats: float
     ece: float
     ece_after_temperature: float
@@ -113,7 +114,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values; what is undefined (NaN) becomes null."""
-        return _without_nan(asdict(self))
+        return without_nan(asdict(self))
 
 
 def calibrate(pairs: JudgedPairs) -> Calibration:
@@ -134,6 +135,7 @@ def calibrate(pairs: JudgedPairs) -> Calibration:
         accuracy=share(hits(turned.gap), turned.prompt),
         longer_wins=share(hits(turned.lengths[:, 0] - turned.lengths[:, 1]), turned.prompt),
         length_matched=share(hits(turned.gap[matched]), turned.prompt[matched]),
+        length_controlled=share(hits(without_length(turned)), turned.prompt),
         nll_nats=negative_log_likelihood(pairs.gap, pairs.probability),
         ece=expected_calibration_error(reliability(pairs.gap, pairs.probability)),
         ece_after_temperature=_cross_fitted_ece(pairs),
@@ -175,6 +177,20 @@ def _wilson(mean: float, count: float) -> tuple[float, float]:
     centre = (mean + spread / 2) / (1 + spread)
     half = _Z95 * math.sqrt(mean * (1 - mean) / count + spread / (4 * count)) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def without_length(pairs: JudgedPairs) -> Floats:
+    """Return what is left of the gaps after the part that the difference of lengths explains.
+
+    The part is b d, with d the difference in tokens and b = sum(g d) / sum(d^2), least squares through the origin: it does
+    not depend on which side a pair calls chosen. A model that only counts tokens is left with nothing.
+    """
+    difference = (pairs.lengths[:, 0] - pairs.lengths[:, 1]).astype(np.float64)
+    square = float(difference @ difference)
+    slope = float(pairs.gap @ difference) / square if square else 0.0
+    left = pairs.gap - slope * difference
+    # What rounding leaves of an exact fit is no opinion.
+    return np.where(np.abs(left) <= 1e-9 * np.abs(pairs.gap), 0.0, left)
 
 
 def negative_log_likelihood(gap: Floats, probability: Floats) -> float:
@@ -282,9 +298,10 @@ def _sigmoid(values: Floats) -> Floats:
     return np.exp(-np.logaddexp(0, -values))
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Return nested plain values with null for what is not a number."""
     if isinstance(value, dict):
-        return {name: _without_nan(inner) for name, inner in value.items()}
+        return {name: without_nan(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -92,6 +92,38 @@ def test_scores_are_never_divided_by_less_than_the_recipe_says(finished: Shell) 
     assert info["score_std"] == load_config(RECIPE).reward.min_score_std * info["temperature"]
 
 
+def test_the_reward_model_is_held_against_people_and_sources(finished: Shell) -> None:
+    folder = finished.run / "round-1"
+    trust = json.loads((folder / "reward" / "trust.json").read_text())
+    rankings = [json.loads(line) for line in (folder / "rankings" / "rankings.jsonl").read_text().splitlines()]
+    assert set(trust["accuracy_by_annotator"]) == {row["annotator"] for row in rankings}
+    assert sum(share["pairs"] for share in trust["accuracy_by_annotator"].values()) > 100
+    assert trust["new_annotators"]["value"] is None
+    (spread,) = trust["scores_by_source"].values()
+    held_out = json.loads((folder / "pairs" / "holdout.json").read_text())
+    assert spread["candidates"] >= 2 * len(held_out)
+    listed = [json.loads(line) for line in (folder / "reward" / "disagreements.jsonl").read_text().splitlines()]
+    assert {row["prompt_id"] for row in listed} <= set(held_out)
+    values = [row["disagreement"] for row in listed]
+    assert values == sorted(values, reverse=True)
+    assert 0 < values[0] < 1
+
+
+def test_annotators_kept_apart_train_nothing(copy: Shell) -> None:
+    options = ("--rankings.scripted.annotators", "6", "--pairs.holdout-annotators", "0.34", "--discard-labels")
+    said = copy.rlhf("run", str(RECIPE), *options, "--until", "reward")
+    assert "of what new ones" in said.stderr
+    folder = copy.run / "round-1"
+    apart = json.loads((folder / "pairs" / "holdout_annotators.json").read_text())
+    assert len(apart) == 2
+    trust = json.loads((folder / "reward" / "trust.json").read_text())
+    shares = {name: share["pairs"] for name, share in trust["accuracy_by_annotator"].items()}
+    assert trust["new_annotators"]["pairs"] == sum(shares.get(name, 0) for name in apart) > 0
+    assert trust["known_annotators"]["pairs"] == sum(shares.values()) - trust["new_annotators"]["pairs"]
+    votes = [json.loads(line)["votes"] for line in (folder / "pairs" / "pairs.jsonl").read_text().splitlines()]
+    assert min(votes) < 2, "every ranking still counts"
+
+
 def test_report_is_one_file_that_loads_nothing(finished: Shell) -> None:
     page = (finished.run / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page)

@@ -1,5 +1,6 @@
 """A label database as a team leaves it after twelve days: six people with habits, gold and repeat items, disputes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
 from rlhf.labels.drafts import TaskView, save_draft
 from rlhf.labels.items import KnownItem, publish_known
-from rlhf.labels.publishing import Distribution, publish
+from rlhf.labels.publishing import Distribution, publish, published_sets
 from rlhf.labels.schema import annotators
 from rlhf.labels.store import Store, open_store
 from rlhf.labels.submissions import Submission
-from rlhf.records import CandidateSet
+from rlhf.records import CandidateSet, prompt_to_json
 
 NOW = 1_795_608_000.0
 DAY_S = 86_400
@@ -175,3 +176,24 @@ def _ranks(view: TaskView, habit: Habit, rng: np.random.Generator) -> tuple[int,
     ordered = np.sort(liking)[::-1]
     steps = np.concatenate([[0], np.cumsum(ordered[:-1] - ordered[1:] > 0.12)])
     return tuple((steps[np.searchsorted(-ordered, -liking)] + 1).tolist())
+
+
+def list_tasks_for_the_model(database: Path, count: int) -> None:
+    """Write the list of a reward model that prefers the last response of round 0's first tasks, beside the database."""
+    folder = database.parent / "round-0" / "reward"
+    folder.mkdir(parents=True)
+    with open_labels(database) as store:
+        sets = [item for item in published_sets(store, 0) if len(item.responses) == 4][:count]
+    rows = [
+        {
+            "prompt_id": item.prompt_id,
+            "prompt": prompt_to_json(item.prompt),
+            "disagreement": (95 - number) / 100,
+            "responses": list(item.responses),
+            "scores": [float(place) for place in range(4)],
+            "shares": [1.0, 0.6, 0.4, 0.0],
+        }
+        for number, item in enumerate(sets)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "disagreements.jsonl").write_text(text, encoding="utf-8")

@@ -1,5 +1,6 @@
 """The handlers of the manager pages: who may call them, what they answer, what they refuse."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from rlhf.labels.accounts import list_annotators
 from rlhf.labels.assignment import claim
 from rlhf.labels.events import verify
 from rlhf.labels.store import Store, open_store
-from tests.ui.labels_of_a_team import manager_session, open_labels
+from tests.ui.labels_of_a_team import list_tasks_for_the_model, manager_session, open_labels
 
 pytestmark = pytest.mark.ui
 
@@ -31,7 +32,8 @@ def store(labels: Path, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def call(store: Store) -> Call:
     """Call a handler as the page does, as somebody of this role."""
-    handlers = {handler.__name__: handler for handler in manage_functions(store)}
+    run_folder = Path(str(store.place)).parent
+    handlers = {handler.__name__: handler for handler in manage_functions(store, run=run_folder)}
 
     def run(name: str, payload: Any = None, *, role: str | None = "manager") -> dict[str, Any]:
         secret = manager_session(Path(str(store.place)), f"A {role}", role) if role else "nobody"
@@ -171,6 +173,26 @@ def test_names_stay_out_of_disagreements(call, store):
     assert agreements == sorted(agreements)
     shown = str(found["tasks"])
     assert not [person.name for person in list_annotators(store) if person.name in shown]
+
+
+def test_the_reward_models_view_is_of_these_tasks_or_none(call, store):
+    place = Path(str(store.place))
+    asked = {"round": 0, "page": 0, "model": True}
+    assert call("disagreements", asked)["total"] == 0
+    assert call("disagreements", {**asked, "model": False})["judged_by_model"] is False
+    list_tasks_for_the_model(place, count=3)
+    found = call("disagreements", asked)
+    assert (found["total"], found["judged_by_model"]) == (3, True)
+    assert [task["difference"] for task in found["tasks"]] == [0.95, 0.94, 0.93]
+    assert [task["scores"] for task in found["tasks"]] == [[0.0, 1.0, 2.0, 3.0]] * 3
+    assert call("disagreements", {**asked, "page": 1})["tasks"] == []
+    assert call("disagreements", {**asked, "round": 1})["judged_by_model"] is False
+    assert not any(task["scores"] for task in call("disagreements", {"round": 0, "page": 0})["tasks"])
+    path = place.parent / "round-0/reward/disagreements.jsonl"
+    first, second, third = path.read_text(encoding="utf-8").splitlines()
+    other = json.loads(second) | {"responses": ["not", "the", "same", "texts"]}
+    path.write_text("\n".join([first[:40], json.dumps(other), '{"prompt_id": 3}', third]), encoding="utf-8")
+    assert [task["difference"] for task in call("disagreements", asked)["tasks"]] == [0.93]
 
 
 def test_closing_and_what_it_names(call, store):

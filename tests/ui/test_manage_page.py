@@ -21,7 +21,7 @@ from rlhf.labels.assignment import claim
 from rlhf.labels.publishing import publish
 from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
-from tests.ui.labels_of_a_team import manager_session, open_labels
+from tests.ui.labels_of_a_team import list_tasks_for_the_model, manager_session, open_labels
 from tests.ui.person import is_light, shoot, violations
 
 pytestmark = pytest.mark.ui
@@ -35,7 +35,8 @@ from labeling_ui.manage import build_manage, stylesheet
 from tests.ui.labels_of_a_team import open_labels
 import gradio as gr
 web = FastAPI()
-page = build_manage(open_labels(Path(sys.argv[1])))
+database = Path(sys.argv[1])
+page = build_manage(open_labels(database), run=database.parent)
 gr.mount_gradio_app(web, page, path="/manage", css=stylesheet(), theme=gr.themes.Base(font="system-ui"), footer_links=[],
                     run_history=False, ssr_mode=False)
 config = uvicorn.Config(web, port=0, log_level="warning")
@@ -197,6 +198,28 @@ def test_a_dispute_is_decided_by_keyboard(desk):
         (row,) = connection.execute(text("SELECT ranks, verdict FROM answers WHERE adjudicates")).all()
         assert (row.ranks, row.verdict) == ("[1,2,2,3]", "ranked")
     assert desk.errors == []
+
+
+def test_tasks_that_the_reward_model_sees_otherwise_are_listed(own_desk):
+    list_tasks_for_the_model(own_desk.database, count=12)
+    page = own_desk.visit("disagreements")
+    choose_round(page, 0)
+    page.click("text=Reward model")
+    page.wait_for_function(
+        "document.querySelector('[data-page=disagreements]').innerText.includes('orders otherwise than people')"
+    )
+    rows = page.locator(".mg-dispute-row")
+    assert rows.count() == 10
+    assert "95 % apart" in rows.first.inner_text().replace("\u00a0", " ")
+    rows.first.click()
+    own = page.locator(".mg-ranks tr", has_text="reward model")
+    assert own.locator("td").all_inner_texts() == ["4", "3", "2", "1"]
+    shoot(page, "manage-model", full_page=True)
+    page.click("text=Later")
+    page.wait_for_function("document.querySelectorAll('.mg-dispute-row').length === 2")
+    page.click("text=To decide")
+    page.wait_for_selector(".mg-dispute-row >> text=agree")
+    assert own_desk.errors == []
 
 
 def test_closing_asks_first(own_desk):

@@ -2,28 +2,31 @@
 // ---- disagreements -------------------------------------------------------------------------------
 
 let disputePage = 0;
-let showDecided = false;
+let shownTasks = "open"; // "open", "decided", or "model": where the reward model differs from people
 let openTask = null;
 let decision = []; // by candidate: 0 not ranked yet, else 1 best
 
 function drawDisagreements(answer) {
   const page = pageOf("disagreements");
   const pages = Math.max(1, Math.ceil(answer.total / 10));
-  const tabs = make("div", "mg-tabs", tab("To decide", false), tab("Decided", true));
+  const tabs = make("div", "mg-tabs", tab("To decide", "open"), tab("Decided", "decided"), answer.judged_by_model ? tab("Reward model", "model") : null);
   const list = make("ol", "mg-disputes", ...answer.tasks.map(disputeRow));
-  const none = showDecided ? "Nothing was decided yet." : "Nobody disagrees: there is no task that two people ordered differently.";
-  const lead = showDecided ? "What you and other managers decided. A new decision of yours replaces your last one." : `${plural(answer.total, "task")} ordered differently by different people, the least agreed upon first. A decision stands in place of all their rankings.`;
+  const [lead, none] = {
+    open: [`${plural(answer.total, "task")} ordered differently by different people, the least agreed upon first. A decision stands in place of all their rankings.`, "Nobody disagrees: there is no task that two people ordered differently."],
+    decided: ["What you and other managers decided. A new decision of yours replaces your last one.", "Nothing was decided yet."],
+    model: [`${plural(answer.total, "task")} that the reward model had not learned from and orders otherwise than people did, the farthest apart first. Who is right?`, "The reward model and the people agree."],
+  }[shownTasks];
   redraw(page, card("Disagreements", lead, tabs, answer.tasks.length ? list : make("p", "mg-quiet", none), pages > 1 ? pager(pages) : null), make("div", "mg-dispute"));
   const open = answer.tasks.find((task) => task.task_id === openTask);
   if (open) showTask(open, false);
 }
 
-function tab(label, decided) {
+function tab(label, tasks) {
   const node = keyed(button(label, "mg-tab", () => {
-    [showDecided, disputePage, openTask] = [decided, 0, null];
+    [shownTasks, disputePage, openTask] = [tasks, 0, null];
     load();
   }), `tab-${label}`);
-  node.setAttribute("aria-pressed", String(showDecided === decided));
+  node.setAttribute("aria-pressed", String(shownTasks === tasks));
   return node;
 }
 
@@ -44,10 +47,12 @@ function disputeRow(task) {
   const node = make("li", "");
   const press = keyed(button("", "mg-dispute-row", () => showTask(task, true)), `task-${task.task_id}`);
   press.setAttribute("aria-expanded", String(chosen));
-  const share = task.agreement === null ? "–" : percent(task.agreement);
+  const judged = task.difference !== null;
+  const amount = judged ? task.difference : task.agreement;
+  const share = amount === null ? "–" : percent(amount);
   const bar = make("i", "mg-amount");
-  bar.style.width = percent(task.agreement ?? 0).replace(" ", "");
-  press.append(make("span", "mg-excerpt", task.excerpt), make("span", "mg-amounts", bar), make("span", "mg-note", `${plural(task.voices.length, "ranking")}, ${share} agree`));
+  bar.style.width = percent(amount ?? 0).replace(" ", "");
+  press.append(make("span", "mg-excerpt", task.excerpt), make("span", "mg-amounts", bar), make("span", "mg-note", `${plural(task.voices.length, "ranking")}, ${share} ${judged ? "apart" : "agree"}`));
   node.append(press);
   return node;
 }
@@ -81,9 +86,15 @@ function rankTable(task) {
   const head = make("tr", "", make("th", "", make("span", "mg-hidden", "By")), ...task.outputs.map((_, place) => make("th", "", LETTERS[place])));
   const rows = task.voices.map((voice) => rankRow(voice.pseudonym, voice.ranks, `accuracy ${voice.accuracy.toFixed(2)}${voice.all_bad ? ", none acceptable" : ""}${voice.confidence ? `, ${["", "unsure", "fairly sure", "sure"][voice.confidence]}` : ""}`));
   if (task.consensus.length) rows.push(rankRow("together", task.consensus, "weighted by accuracy", "mg-together"));
+  if (task.scores.length) rows.push(rankRow("reward model", ranksOf(task.scores), `scores ${task.scores.map((score) => score.toFixed(2)).join(", ")}`, "mg-together"));
   if (task.decision.length) rows.push(rankRow("decision", task.decision, "a manager's", "mg-together"));
   for (const cell of head.children) cell.scope = "col";
   return make("div", "mg-scroll", make("table", "mg-ranks", make("thead", "", head), make("tbody", "", ...rows)));
+}
+
+function ranksOf(scores) {
+  const levels = [...new Set(scores)].sort((one, two) => two - one);
+  return scores.map((score) => levels.indexOf(score) + 1);
 }
 
 function rankRow(name, ranks, note, look = "") {

@@ -4,7 +4,7 @@
 const PAGES = {
   overview: [() => ({}), drawOverview],
   annotators: [() => ({}), drawAnnotators],
-  disagreements: [() => ({ page: disputePage, decided: showDecided }), drawDisagreements],
+  disagreements: [() => ({ page: disputePage, decided: shownTasks === "decided", model: shownTasks === "model" }), drawDisagreements],
   rounds: [() => ({}), drawRounds],
 };
 // A dispute under decision must not move; the others follow what happens.

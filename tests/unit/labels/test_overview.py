@@ -17,7 +17,7 @@ from rlhf.labels.overview import (
     closing,
     disputes,
     forecast,
-    read_dispute,
+    read_disputes,
     round_progress,
     weighted_consensus,
 )
@@ -170,13 +170,12 @@ def test_a_decided_task_leaves_the_list_and_can_be_found_again(store, person):
     assert total == 1
     assert (decided.decision, decided.decision_comment) == ((2, 1, 3), "two is right")
     assert len(decided.voices) == 2, "the manager's own ranking is still there"
-    assert read_dispute(store, found, task) == decided
-    assert read_dispute(store, found, 99) is None
+    assert read_disputes(store, found, [task]) == [decided]
     with store.transaction() as connection:
         delete_answers(store, select_answers(connection, annotator_id=manager.id), "by mistake")
     after = measures(store, 0)
     assert after.decided == frozenset()
-    assert read_dispute(store, after, task).decision == ()
+    assert read_disputes(store, after, [task])[0].decision == ()
 
 
 def test_consensus_weighs_by_accuracy():

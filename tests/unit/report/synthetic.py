@@ -38,6 +38,7 @@ def full_inputs(folder: Path, *, gold: bool = True, gain: float = 1.5) -> Report
         samples=folder / "samples.jsonl",
         metrics=_metrics(folder),
         calibration=_calibration(),
+        trust=_trust(),
         agreement=_agreement(),
         verification={"passed": True, "adapter": part, "merged": None},
         manifests=[_manifest("base", {}), _manifest("sft", {"base": "b" * 64}, imported="/home/ann/adapter")],
@@ -87,12 +88,20 @@ def _calibration() -> dict[str, Any]:
     return {
         "accuracy": share,
         "longer_wins": share,
+        "length_controlled": share,
         "length_matched": {"value": None, "low": None, "high": None, "pairs": 0, "prompts": 0},
         "ece": 0.03,
         "ece_after_temperature": None,
         "temperature": 1.1,
         "bins": bins,
     }
+
+
+def _trust() -> dict[str, Any]:
+    share = {"value": 0.7, "low": 0.66, "high": 0.74, "pairs": 300, "prompts": 50}
+    undefined = {"value": None, "low": None, "high": None, "pairs": 0, "prompts": 0}
+    people = {f"annotator-{number:02d} {HOSTILE}": share for number in range(14)}
+    return {"accuracy_by_annotator": people, "accuracy_by_source": {"policy": share}, "new_annotators": undefined}
 
 
 def _agreement() -> dict[str, Any]:

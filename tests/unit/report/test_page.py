@@ -13,7 +13,7 @@ from rlhf.report.page import build_report, choose_samples, sections
 from rlhf.report.picture import Missing, Picture
 from tests.unit.report.synthetic import full_inputs
 
-PICTURES = 17
+PICTURES = 18
 
 
 class Elements(HTMLParser):

@@ -19,6 +19,7 @@ from rlhf.reward.calibration import (
     normalisation,
     reliability,
     share,
+    without_length,
 )
 
 
@@ -155,3 +156,18 @@ def test_report_is_json_without_nan() -> None:
     report = calibrate(JudgedPairs.of([1.0, 0.2], probability=[0.5, 0.5])).to_json()
     assert report["accuracy"]["value"] is None
     json.dumps(report, allow_nan=False)
+
+
+def test_a_model_that_counts_tokens_is_left_with_nothing_but_chance() -> None:
+    # Right three times of four, always for the longer one.
+    pairs = JudgedPairs.of([2.0, 4.0, 1.0, -3.0], lengths=[(4, 2), (6, 2), (3, 2), (2, 5)])
+    found = calibrate(pairs)
+    assert found.accuracy.value == pytest.approx(0.75)
+    assert found.length_controlled.value == pytest.approx(0.5)
+
+
+def test_what_length_explains_is_taken_out_of_the_gaps() -> None:
+    pairs = JudgedPairs.of([1.0, 3.0, -1.0], lengths=[(3, 2), (4, 2), (2, 2)])
+    # slope (1 x 1 + 3 x 2) / (1 + 4) = 1.4; left are -0.4, 0.2, -1
+    assert without_length(pairs).tolist() == pytest.approx([-0.4, 0.2, -1.0])
+    assert calibrate(pairs).length_controlled.value == pytest.approx(1 / 3)
