@@ -204,7 +204,8 @@ class PreferencePair:
 
     `probability` is the estimated chance that a careful annotator prefers `chosen`; `chosen_index` and
     `rejected_index` name the candidates, so that a trainer can forward each candidate once. `chosen_flags` and
-    `rejected_flags` say what annotators found wrong with a response, joined by commas.
+    `rejected_flags` say what annotators found wrong with a response, joined by commas. Candidates of different rounds were
+    never compared, whatever their prompt.
     """
 
     prompt_id: str
@@ -220,6 +221,7 @@ class PreferencePair:
     rejected_index: int = 1
     chosen_flags: str = ""
     rejected_flags: str = ""
+    round: int = 1
     split: Split = "label"
 
     def __post_init__(self) -> None:
@@ -240,6 +242,8 @@ class PreferencePair:
         if not (is_number(self.votes) and 1 <= self.votes <= LARGEST_NUMBER and self.votes == int(self.votes)):
             raise DataError(f"votes is {shown(self.votes)}; give a whole number from 1 to {LARGEST_NUMBER:,}")
         object.__setattr__(self, "votes", int(self.votes))
+        if not (is_number(self.round) and 1 <= self.round <= LARGEST_NUMBER and self.round == int(self.round)):
+            raise DataError(f"round is {shown(self.round)}; give a whole number from 1")
 
     def swap(self) -> Self:
         """Return the same judgement with the two sides exchanged."""

@@ -111,10 +111,16 @@ def external_files(stage: StageName, config: Config) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def rounds_used(stage: StageName, config: Config) -> dict[str, Literal["sft", "ppo"]]:
+def rounds_used(stage: StageName, config: Config, run: RunFolder) -> dict[str, Literal["pairs", "ppo"]]:
     """Return artifacts of the previous round that a stage reads, by the name it gives them."""
-    if stage == "candidates" and config.candidates.policy == "previous" and config.candidates.import_path is None:
-        return {"previous-policy": "ppo"}
+    if import_path(stage, config) is not None:
+        return {}
+    if stage == "candidates":
+        wanted = config.candidates.policy == "previous" or (config.candidates.policy == "current" and run.round > 1)
+        return {"previous-policy": "ppo"} if wanted else {}
+    if stage == "pairs" and config.pairs.rounds == "all" and run.round > 1:
+        # An earlier round may have had its reward model from elsewhere.
+        return {"previous-pairs": "pairs"} if run.previous().find("pairs") else {}
     if stage in ("ppo", "evaluate") and "previous" in (config.ppo.start, config.ppo.reference):
         return {"previous-policy": "ppo"}
     return {}
@@ -127,7 +133,7 @@ def read_parents(stage: StageName, config: Config, run: RunFolder) -> dict[str, 
         ArtifactError: One is missing.
     """
     parents = {name: run.read(name, stage) for name in parents_of(stage, config)}
-    for name, previous in rounds_used(stage, config).items():
+    for name, previous in rounds_used(stage, config, run).items():
         parents[name] = run.previous().read(previous, stage)
     return parents
 

@@ -1,6 +1,6 @@
 """Stage pairs: all preference pairs of every ranking, with probability, weight and margin.
 
-Reads candidates and rankings, or a pair file in TRL's preference format, whose prompts must not be those of the ppo,
+Reads candidates, rankings and the pairs of the rounds before, or a pair file in TRL's preference format, whose prompts must not be those of the ppo,
 validation or test split. Writes pairs.jsonl, which `datasets.load_dataset("json", ...)` and TRL's trainers read as it
 is, and holdout.json, the prompts kept apart to measure the reward model (pairs of one prompt are never divided between
 the two), with held_out_candidates.jsonl and held_out_rankings.jsonl, what single annotators said of them. Annotators who
@@ -11,7 +11,7 @@ are kept apart, in holdout_annotators.json, are in the last of these files only.
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlhf.config.recipe import Config
@@ -30,6 +30,9 @@ def run(config: Config) -> Path:
     with begin("pairs", config) as work:
         judged = _read_judged(config, work) if config.pairs.import_path is None else None
         pairs = _aggregate(config, judged) if judged else _import(config, work)
+        pairs = [replace(pair, round=work.run.round) for pair in pairs]
+        if "previous-pairs" in work.parents:
+            pairs = [*read_jsonl(work.file("previous-pairs", "pairs.jsonl"), PreferencePair), *pairs]
         if not pairs:
             raise DataError(
                 "no preference pair came out: every ranking is one single tie, or min_probability is too high"

@@ -54,8 +54,9 @@ class CandidatesConfig:
 
     import_path: Path | None = result(None)
     """Take candidate sets from this JSONL file instead of sampling them."""
-    policy: Literal["sft", "previous"] = result("sft")
-    """Who answers: the SFT policy, or the aligned policy of the previous round."""
+    policy: Literal["current", "sft", "previous"] = result("current")
+    """Who answers: the latest policy there is (SFT in round 1, then the aligned policy of the round before), always SFT, or
+    always the round before."""
     count: int = result(4, ge=2, le=9)
     """Candidates wanted per prompt (K); near-duplicates are merged, so a prompt may get fewer."""
     samples: int = result(6, ge=2, le=64)
@@ -139,6 +140,8 @@ class PairsConfig:
     the number of answers can bear."""
     min_probability: float = result(0.5, ge=0.5, lt=1)
     """Drop pairs whose majority is not above this."""
+    rounds: Literal["all", "own"] = result("all")
+    """Train on the pairs of all rounds so far, or on this round's alone."""
     holdout: float = result(0.1, gt=0, lt=0.9)
     """Share of the label prompts kept apart to measure the reward model."""
     holdout_annotators: float = result(0.0, ge=0, le=0.5)

@@ -69,19 +69,19 @@ class Batch:
 
 
 def encode_pairs(text: TextFormat, pairs: Sequence[PreferencePair], max_tokens: int, kind: str) -> list[RankedPrompt]:
-    """Group pairs by prompt, in order of first appearance; distinct texts are the candidates.
+    """Group pairs by prompt and round, in order of first appearance; distinct texts are the candidates.
 
     Raises:
         DataError: There are no pairs, one id stands for two prompts, or a candidate has too many tokens.
     """
     if not pairs:
         raise DataError(f"no {kind} pairs; label more prompts, or lower pairs.min_probability")
-    groups: dict[str, list[PreferencePair]] = {}
+    groups: dict[tuple[str, int], list[PreferencePair]] = {}
     for pair in pairs:
-        groups.setdefault(pair.prompt_id, []).append(pair)
+        groups.setdefault((pair.prompt_id, pair.round), []).append(pair)
     encoded: list[RankedPrompt] = []
     problems: list[str] = []
-    for prompt_id, group in groups.items():
+    for (prompt_id, _), group in groups.items():
         try:
             encoded.append(_encode_prompt(text, prompt_id, group, max_tokens))
         except DataError as error:

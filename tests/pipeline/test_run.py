@@ -293,13 +293,28 @@ def test_a_stage_killed_at_its_last_word_goes_on(finished: Shell, copy: Shell) -
         assert found.manifest.content == expected.manifest.content, stage
 
 
-def test_new_round_starts_from_the_last_policy(copy: Shell) -> None:
-    options = ("--candidates.policy", "previous", "--ppo.start", "previous")
-    copy.rlhf("run", str(RECIPE), "--new-round", *options)
+def test_new_round_labels_the_last_policy_and_learns_from_all_rounds(copy: Shell) -> None:
     first, second = copy.run / "round-1", copy.run / "round-2"
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    copy.rlhf("run", str(RECIPE), "--new-round", "--ppo.start", "previous")
     assert not (second / "sft").exists()
     assert Artifact.open(second / "candidates").facts["policy"] == Artifact.open(first / "ppo").identity
     assert Artifact.open(second / "ppo").facts["step0_kl"] > 1e-4
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+    old, new = (_read_pairs(folder) for folder in (first, second))
+    assert [pair for pair in new if pair["round"] == 1] == old
+    own = [pair for pair in new if pair["round"] == 2]
+    assert len(own) > 20
+    held_out = set(json.loads((second / "pairs" / "holdout.json").read_text()))
+    prompts = {(pair["prompt_id"], pair["round"]) for pair in new if pair["prompt_id"] not in held_out}
+    # One epoch, 16 prompts to a step.
+    assert Artifact.open(second / "reward").facts["steps"] == -(-len(prompts) // 16)
+    copy.rlhf("pairs", str(RECIPE), "--pairs.rounds", "own")
+    assert _read_pairs(second) == own
+
+
+def _read_pairs(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "pairs" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_trace_walks_from_the_export_to_the_people(finished: Shell, tmp_path: Path) -> None:

@@ -87,3 +87,10 @@ def test_shuffling_turns_exactly_half_of_the_pairs(text: TextFormat, tmp_path: P
     for old, new in zip(prompts, shuffled, strict=True):
         sides = [set(side) for side in zip(old.chosen, old.rejected, strict=True)]
         assert sides == [set(side) for side in zip(new.chosen, new.rejected, strict=True)]
+
+
+def test_candidates_of_different_rounds_are_never_one_order(text: TextFormat) -> None:
+    pairs = [pair("p", "the", " a", " b"), pair("p", "the", " a", " c", round=2)]
+    first, second = encode_pairs(text, pairs, 64, "training")
+    assert (len(first.response_ids), len(second.response_ids)) == (2, 2)
+    assert first.prompt_id == second.prompt_id == "p"
