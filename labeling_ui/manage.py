@@ -43,7 +43,7 @@ from rlhf.labels.quality import Measures, measures
 from rlhf.labels.remembered import Remembered
 from rlhf.labels.store import Store
 from rlhf.labels.submissions import MAX_COMMENT
-from rlhf.records import MAX_CANDIDATES
+from rlhf.records import MAX_SHOWN
 
 PAGES = Path(__file__).parent / "widget" / "manage"
 SCRIPTS = ("core.js", "pictures.js", "overview.js", "annotators.js", "disagreements.js", "rounds.js", "start.js")
@@ -310,7 +310,7 @@ def _text(payload: dict[str, Any], name: str, most: int) -> str:
 
 
 def _ranks(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or len(value) > MAX_CANDIDATES:
+    if not isinstance(value, list) or len(value) > MAX_SHOWN:
         raise _unreadable("ranks")
     if not all(isinstance(entry, int) and not isinstance(entry, bool) and 1 <= entry <= 9 for entry in value):
         raise _unreadable("ranks")

@@ -4,7 +4,7 @@ from typing import Any
 
 from rlhf.errors import RlhfError
 from rlhf.labels.submissions import MAX_COMMENT, MAX_EDIT, Submission
-from rlhf.records import MAX_CANDIDATES
+from rlhf.records import MAX_SHOWN
 
 MAX_SECONDS = 24 * 3600
 LARGEST = 2**53
@@ -84,7 +84,7 @@ def seconds(payload: dict[str, Any]) -> float:
 
 def numbers(value: Any) -> tuple[int, ...]:
     """Read a list of numbers from 0 to 9, one for each response at most."""
-    if not isinstance(value, list) or len(value) > MAX_CANDIDATES:
+    if not isinstance(value, list) or len(value) > MAX_SHOWN:
         raise UnreadableError
     if not all(isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry <= 9 for entry in value):
         raise UnreadableError
@@ -93,7 +93,7 @@ def numbers(value: Any) -> tuple[int, ...]:
 
 def flag_lists(value: Any) -> tuple[tuple[str, ...], ...]:
     """Read a list of flags for each response."""
-    if not isinstance(value, list) or len(value) > MAX_CANDIDATES:
+    if not isinstance(value, list) or len(value) > MAX_SHOWN:
         raise UnreadableError
     if not all(isinstance(entry, list) and len(entry) <= 9 for entry in value):
         raise UnreadableError

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from rlhf.errors import DataError
+from rlhf.errors import DataError, shown
+
+NUL_PROBLEM = "a text holds a NUL character, which databases refuse; remove it, and save a UTF-16 file as UTF-8"
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -41,13 +43,18 @@ def parse_json(text: str) -> Any:
     """Parse JSON from outside.
 
     Raises:
-        DataError: It is not JSON, is nested too deeply, or holds a number or a character that nothing else can hold.
+        DataError: It is not JSON, names a key of an object twice, is nested too deeply, or holds a number or a character
+            that nothing else can hold.
     """
+    if "\0" in text:
+        raise DataError(NUL_PROBLEM)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
         if "\\u" in text:
             # Only an escape can bring half of a surrogate pair into a file that is valid UTF-8.
             json.dumps(value, ensure_ascii=False).encode()
+    except DataError:
+        raise
     except json.JSONDecodeError as error:
         line = f"line {error.lineno} " if error.lineno > 1 else ""
         raise DataError(f"not JSON ({error.msg} at {line}column {error.colno})") from error
@@ -58,4 +65,24 @@ def parse_json(text: str) -> Any:
         raise DataError("lists or objects are nested too deeply; flatten them") from error
     except ValueError as error:
         raise DataError("a whole number has thousands of digits; correct it") from error
+    if "\\u0000" in text and holds_nul(value):
+        raise DataError(NUL_PROBLEM)
     return value
+
+
+def holds_nul(value: Any) -> bool:
+    """Tell whether a text anywhere in a JSON value holds the character NUL."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(holds_nul(item) for item in cast(dict[Any, Any], value).values())
+    return isinstance(value, list) and any(holds_nul(item) for item in cast(list[Any], value))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # The json module keeps the last of equal keys and says nothing: half of such a row would be lost.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise DataError(f"the key {shown(twice)} stands twice in one object; keep one")
+    return found

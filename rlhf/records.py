@@ -17,7 +17,9 @@ Split = Literal["sft", "label", "ppo", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 ROLES = ("system", "user", "assistant")
 RankingKind = Literal["human", "scripted", "imported"]
-MIN_CANDIDATES, MAX_CANDIDATES = 2, 9
+MIN_CANDIDATES, MAX_CANDIDATES = 2, 16
+MAX_SHOWN = 9
+"""Most candidates that people are asked to rank: each has a digit key. Larger sets come ranked, from files."""
 LARGEST_NUMBER = 1_000_000
 """Largest weight, margin and number of seconds: what is beyond is a slip, and would drown all other records."""
 

@@ -34,6 +34,12 @@ _IMPORTED_PARENTS: dict[StageName, tuple[StageName, ...]] = {
     "reward": ("base", "sft"),
     "ppo": ("base", "prompts", "sft"),
 }
+_COLUMNS: dict[StageName, tuple[str, ...]] = {
+    "candidates": ("prompt", "responses"),
+    "rankings": ("prompt", "responses", "ranks", "scores", "annotator"),
+    "pairs": ("prompt", "chosen", "rejected", "margin"),
+}
+"""Columns of an imported file that the settings `NAME_field` name."""
 _SEEDED = frozenset({"prompts", "sft", "candidates", "rankings", "pairs", "reward", "ppo", "evaluate"})
 _COMPUTED = frozenset({"sft", "candidates", "reward", "ppo", "evaluate", "export"})
 _USES_GOLD = frozenset({"rankings", "evaluate"})
@@ -71,6 +77,8 @@ def fields_of(stage: StageName, config: Config) -> dict[str, Any]:
     fields = result_fields(section, f"{stage}.")
     if import_path(stage, config) is not None:
         fields = {name: value for name, value in fields.items() if name in _kept_with_import(stage)}
+    elif stage in _COLUMNS:
+        fields = {name: value for name, value in fields.items() if name not in _column_settings(stage)}
     if stage == "base" and config.base.model != "embedded":
         fields = {name: value for name, value in fields.items() if not name.startswith("base.embedded.")}
     if stage == "rankings" and config.rankings.source == "people":
@@ -85,7 +93,7 @@ def fields_of(stage: StageName, config: Config) -> dict[str, Any]:
 
 
 def _kept_with_import(stage: StageName) -> set[str]:
-    kept = {f"{stage}.import_path"}
+    kept = {f"{stage}.import_path", *_column_settings(stage)}
     if stage == "pairs":
         kept |= {"pairs.holdout"}
     if stage == "rankings":
@@ -93,6 +101,10 @@ def _kept_with_import(stage: StageName) -> set[str]:
     if stage == "reward":
         kept |= {"reward.control"}
     return kept
+
+
+def _column_settings(stage: StageName) -> set[str]:
+    return {f"{stage}.{column}_field" for column in _COLUMNS.get(stage, ())}
 
 
 def external_files(stage: StageName, config: Config) -> tuple[Path, ...]:

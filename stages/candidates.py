@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlhf.candidates import distinct_responses, enough
 from rlhf.config.recipe import Config
-from rlhf.data.judgements import import_candidates
+from rlhf.data.rankings import import_candidates
 from rlhf.data.splits import require_no_overlap
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError, LabelsAtRiskError
@@ -35,9 +35,7 @@ def run(config: Config) -> Path:
     with begin("candidates", config) as work:
         _protect_answers(work)
         if config.candidates.import_path is not None:
-            text = load_base_text(work.parents["base"].path, config.base)
-            sets = import_candidates(config.candidates.import_path, text.require_ordinary)
-            require_no_overlap(sets, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
+            sets = _import(config.candidates.import_path, config, work)
         else:
             sets = _sample_all(config, work)
         write_jsonl(work.folder / "candidates.jsonl", sets)
@@ -47,6 +45,16 @@ def run(config: Config) -> Path:
         log.info("%d candidate sets: %s", len(sets), ", ".join(f"{sizes[size]} of {size}" for size in sorted(sizes)))
         final = work.run.folder("candidates")
     return final
+
+
+def _import(path: Path, config: Config, work: Work) -> list[CandidateSet]:
+    text = load_base_text(work.parents["base"].path, config.base)
+    settings = config.candidates
+    columns = {"prompt": settings.prompt_field, "responses": settings.responses_field}
+    found = import_candidates(path, text.require_ordinary, columns)
+    require_no_overlap(found.records, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
+    work.draft.facts |= {"dropped": dict(found.dropped)}
+    return found.records
 
 
 def _protect_answers(work: Work) -> None:

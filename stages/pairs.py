@@ -37,7 +37,7 @@ def run(config: Config) -> Path:
             raise DataError(
                 "no preference pair came out: every ranking is one single tie, or min_probability is too high"
             )
-        held_out = choose_holdout(sorted({pair.prompt_id for pair in pairs}), config.pairs.holdout, config.seed)
+        held_out = choose_holdout(pairs, config.pairs.holdout, config.seed)
         write_jsonl(work.folder / "pairs.jsonl", pairs)
         (work.folder / "holdout.json").write_text(json.dumps(held_out, indent=0), encoding="utf-8")
         if judged:
@@ -60,11 +60,18 @@ def _import(config: Config, work: Work) -> list[PreferencePair]:
     from rlhf.models.base import load_base_text  # loads torch, which aggregation does without
 
     text = load_base_text(work.parents["base"].path, config.base)
-    path = config.pairs.import_path
+    path, settings = config.pairs.import_path, config.pairs
     assert path is not None
-    pairs = import_pairs(path, text.require_ordinary)
-    require_no_overlap(pairs, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
-    return pairs
+    columns = {
+        "prompt": settings.prompt_field,
+        "chosen": settings.chosen_field,
+        "rejected": settings.rejected_field,
+        "margin": settings.margin_field,
+    }
+    found = import_pairs(path, text.require_ordinary, columns)
+    require_no_overlap(found.records, read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt), ("sft", "label"))
+    work.draft.facts |= {"dropped": dict(found.dropped)}
+    return found.records
 
 
 @dataclass(frozen=True)

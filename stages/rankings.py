@@ -13,14 +13,16 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from rlhf.config.data import RankingsConfig
 from rlhf.config.recipe import Config
+from rlhf.data.judgements import Columns
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import ConfigError, DataError, WaitingForPeople
 from rlhf.gold import load_gold
 from rlhf.labels.agreement import Agreement, measure_agreement
 from rlhf.labels.bias import measure_bias
 from rlhf.labels.exports import ExportManifest, export_rankings, import_rankings
-from rlhf.labels.for_people import publish_for_people
+from rlhf.labels.for_people import publish_for_people, require_rankable
 from rlhf.labels.publishing import publish, round_status
 from rlhf.labels.rounds import store_place, use_server
 from rlhf.labels.scripted import run_scripted
@@ -60,18 +62,31 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
     """Publish the candidates, see that they get ranked, and write the export of the answers."""
     imported, number = config.rankings.import_path, work.run.round
     scripted = config.rankings.source == "scripted" and imported is None
+    if scripted:
+        require_rankable(sets)
     with open_store(_place(config, work), create=True) as store:
         if imported is None and not scripted:
             publish_for_people(store, sets, config.rankings, round=number, seed=config.seed)
         else:
             publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
         if imported is not None:
-            import_rankings(store, imported, round=number)
+            done = import_rankings(store, imported, round=number, columns=_columns(config.rankings))
+            work.draft.facts |= {"dropped": done.dropped}
         elif scripted:
             _let_scripts_rank(config, store, number)
         else:
             _require_people(config, store, work)
         return export_rankings(store, work.folder, round=number)
+
+
+def _columns(settings: RankingsConfig) -> Columns:
+    return {
+        "prompt": settings.prompt_field,
+        "responses": settings.responses_field,
+        "ranks": settings.ranks_field,
+        "scores": settings.scores_field,
+        "annotator": settings.annotator_field,
+    }
 
 
 def _place(config: Config, work: Work) -> Place:

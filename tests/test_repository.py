@@ -34,7 +34,7 @@ CONTRACTS = {
 }
 TORCH_FREE = (
     "rlhf.errors", "rlhf.records", "rlhf.config.load", "rlhf.artifacts", "rlhf.tracking", "rlhf.data.importers",
-    "rlhf.data.judgements", "rlhf.world.corpus", "rlhf.labels.store", "rlhf.labels.commands", "rlhf.pipeline",
+    "rlhf.data.judgements", "rlhf.data.rankings", "rlhf.world.corpus", "rlhf.labels.store", "rlhf.labels.commands", "rlhf.pipeline",
     "rlhf.cli", "labeling_ui.app",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "deepspeed")

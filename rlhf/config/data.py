@@ -53,7 +53,11 @@ class CandidatesConfig:
     """K distinct responses per prompt of the label split."""
 
     import_path: Path | None = result(None)
-    """Take candidate sets from this JSONL file instead of sampling them."""
+    """Take candidate sets from this file (JSONL, JSON, CSV, Parquet) instead of sampling them."""
+    prompt_field: str | None = result(None)
+    """Column of `import_path` that holds the prompt; found by its usual names if not given."""
+    responses_field: str | None = result(None)
+    """Column that holds the list of candidates; found by its usual names if not given."""
     policy: Literal["current", "sft", "previous"] = result("current")
     """Who answers: the latest policy there is (SFT in round 1, then the aligned policy of the round before), always SFT, or
     always the round before."""
@@ -96,7 +100,17 @@ class RankingsConfig:
     source: Literal["people", "scripted"] = result("people")
     """`people` rank in the browser, `scripted` annotators stand in for them."""
     import_path: Path | None = result(None)
-    """Take rankings from this JSONL file instead."""
+    """Take rankings from this file (JSONL, JSON, CSV, Parquet) instead."""
+    prompt_field: str | None = result(None)
+    """Column of `import_path` that holds the prompt, where neither `prompt_id` nor `id` names the candidate set."""
+    responses_field: str | None = result(None)
+    """Column that holds the list of candidates, where the rows carry them; found by its usual names if not given."""
+    ranks_field: str | None = result(None)
+    """Column, or field of each of `annotations`, that holds the ranks, 1 is best; `ranks` if not given."""
+    scores_field: str | None = result(None)
+    """Column, or field of each of `annotations`, of scores to rank by, higher is better; instead of `ranks_field`."""
+    annotator_field: str | None = result(None)
+    """Column, or field of each of `annotations`, that names the annotator; `annotator` if not given."""
     overlap: int = result(3, ge=1, le=50)
     """Annotators per prompt."""
     min_agreement: float | None = result(None, ge=0, le=1)
@@ -132,7 +146,15 @@ class PairsConfig:
     """From several rankings to preference pairs."""
 
     import_path: Path | None = result(None)
-    """Take preference pairs from this file (JSONL or Parquet, TRL's format) instead."""
+    """Take preference pairs from this file (JSONL, JSON, CSV, Parquet; TRL's format) instead."""
+    prompt_field: str | None = result(None)
+    """Column of `import_path` that holds the prompt; found by its usual names if not given."""
+    chosen_field: str | None = result(None)
+    """Column that holds the better response; `chosen` if not given."""
+    rejected_field: str | None = result(None)
+    """Column that holds the worse response; `rejected` if not given."""
+    margin_field: str | None = result(None)
+    """Column that holds the margin; `margin` if not given, or else the difference of the two sides' scores."""
     policy: Literal["hard", "soft", "weighted"] = result("weighted")
     """`hard` keeps confident pairs, `soft` labels with the probability, `weighted` weighs by confidence."""
     belief: Literal["equal", "agreement", "one_coin", "auto"] = result("equal")

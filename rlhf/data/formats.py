@@ -260,6 +260,10 @@ def _split_texts(chosen: str, rejected: str) -> tuple[PromptText, tuple[str, str
     """Take the common beginning of two texts as the prompt."""
     chosen_turns, rejected_turns = parse_transcript(chosen), parse_transcript(rejected)
     if chosen_turns and rejected_turns:
+        # A transcript that ends with `Assistant:` has one turn less.
+        for side, own, other in (("chosen", chosen_turns, rejected_turns), ("rejected", rejected_turns, chosen_turns)):
+            if own == other[:-1] and other[-1].role == "assistant":
+                raise UnusableRow(f"empty {side} response")
         if chosen_turns[:-1] != rejected_turns[:-1]:
             raise UnusableRow("the dialogues differ before the last turn")
         return _split_conversations({}, chosen_turns, rejected_turns)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlhf.errors import DataError, ResourceError
-from rlhf.jsonl import parse_json
+from rlhf.jsonl import NUL_PROBLEM, holds_nul, parse_json
 
 HUB_PREFIX = "hub:"
 DEFAULT_HUB_SPLIT = "train"
@@ -43,7 +43,7 @@ def read_source(source: str, *, paragraphs: bool = False) -> Iterator[Row]:
     found = False
     for row in rows:
         found = True
-        yield row
+        yield Row(row.place, problem=NUL_PROBLEM) if holds_nul(row.value) else row
     if not found:
         raise DataError(f"{source}: no rows; it must hold at least one")
 
@@ -71,7 +71,9 @@ def _file_rows(path: Path, paragraphs: bool) -> Iterator[Row]:
     try:
         yield from reader(path)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise DataError(
+            f"{path} line {_undecodable_line(path)}: not UTF-8 text ({error.reason}); save it as UTF-8"
+        ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({error})") from error
 
@@ -90,6 +92,17 @@ def _open_text(path: Path) -> TextIO:
     if path.suffix.lower() == ".gz":
         return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
+
+
+def _undecodable_line(path: Path) -> int:
+    """Return the number of the first line that is not UTF-8; the decoder knows its place in a buffer only."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -127,15 +140,30 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         csv.field_size_limit(1 << 30)
         reader = csv.DictReader(file, delimiter="\t" if _kind(path) == ".tsv" else ",", strict=True)
         try:
+            header = reader.fieldnames or ()
+            if len(set(header)) != len(header):
+                twice = next(name for place, name in enumerate(header) if name in header[:place])
+                raise DataError(f"{path.name} line 1: the header names {twice!r} twice; rename one of the columns")
             for row in reader:
                 place = f"{path.name} line {reader.line_num}"
                 if None in row or None in row.values():
-                    columns = len(reader.fieldnames or ())
-                    yield Row(place, problem=f"the header names {columns} columns, this row has another number")
+                    yield Row(place, problem=f"the header names {len(header)} columns, this row has another number")
                 else:
-                    yield Row(place, dict(row))
+                    yield Row(place, {name: _cell(text) for name, text in row.items()})
         except csv.Error as error:
             raise DataError(f"{path.name} line {reader.line_num}: not CSV ({error})") from error
+
+
+def _cell(text: str) -> Any:
+    """Return a conversation where a cell holds one as JSON; every other cell is text."""
+    if not text.lstrip().startswith("[{"):
+        return text
+    try:
+        turns = parse_json(text)
+    except DataError:
+        return text
+    is_conversation = all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in turns)
+    return turns if is_conversation else text
 
 
 def _line_rows(path: Path) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Protocol
@@ -130,16 +131,22 @@ def require_no_overlap(records: Iterable[HasPrompt], prompts: Iterable[Prompt], 
     report_all(DataError, problems, f"{len(problems)} records overlap with other splits; drop them from one side:")
 
 
-def choose_holdout(prompt_ids: Sequence[str], share: float, seed: int) -> list[str]:
-    """Return about `share` of the prompts, at least one, chosen by a seeded hash: kept apart to measure on.
+def choose_holdout(records: Iterable[HasPrompt], share: float, seed: int) -> list[str]:
+    """Return the ids of about `share` of the prompts, at least one, chosen by a seeded hash: kept apart to measure on.
+
+    Ids of the same prompt stay together: published sets give every comparison an id of its own.
 
     Raises:
         DataError: There are fewer than two prompts, so that nothing would be left to train on.
     """
-    if len(prompt_ids) < 2:
-        raise DataError(f"{len(prompt_ids)} prompt with pairs; at least 2 are needed, one of them to measure on")
-    count = min(max(1, round(share * len(prompt_ids))), len(prompt_ids) - 1)
-    return sorted(sorted(prompt_ids, key=lambda name: fraction_of(f"{seed} {name}"))[:count])
+    names_of: defaultdict[str, set[str]] = defaultdict(set)
+    for record in {record.prompt_id: record for record in records}.values():
+        names_of[prompt_key(record.prompt)].add(record.prompt_id)
+    if len(names_of) < 2:
+        raise DataError(f"{len(names_of)} prompt with pairs; at least 2 are needed, one of them to measure on")
+    count = min(max(1, round(share * len(names_of))), len(names_of) - 1)
+    drawn = sorted(names_of.values(), key=lambda names: fraction_of(f"{seed} {min(names)}"))[:count]
+    return sorted(name for names in drawn for name in names)
 
 
 def choose_annotators(names: Sequence[str], share: float, seed: int) -> list[str]:

@@ -96,7 +96,8 @@ def import_command(place: Place, rankings: Path, *, round: int | None = None) ->
     with open_store(place) as store:
         round = find_round(store, round)
         done = import_rankings(store, rankings, round=round)
-    return f"round {round}: {done.rankings} rankings imported, {done.known} known already"
+    left_out = "".join(f", {count} left out ({reason})" for reason, count in done.dropped.items())
+    return f"round {round}: {done.rankings} rankings imported, {done.known} known already{left_out}"
 
 
 def close_command(place: Place, *, round: int | None = None) -> str:

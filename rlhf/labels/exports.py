@@ -7,13 +7,14 @@ it. Only texts that were erased since are missing: they go to a file of their ow
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from rlhf.data.judgements import import_rankings as read_rankings
+from rlhf.data.judgements import Columns
+from rlhf.data.rankings import import_rankings as read_rankings
 from rlhf.errors import DataError, LabelError, report_all
 from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.answers import store_answer
@@ -51,10 +52,11 @@ class ExportManifest:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did; `known` rankings had been imported before."""
+    """What an import did; `known` rankings had been imported before, `dropped` were left out, by reason."""
 
     rankings: int
     known: int
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def read_export(store: Store, *, round: int = 0, event: int | None = None) -> tuple[list[Ranking], ExportManifest]:
@@ -133,7 +135,7 @@ def _text_bytes(written: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written).encode()
 
 
-def import_rankings(store: Store, path: Path, *, round: int = 0) -> Imported:
+def import_rankings(store: Store, path: Path, *, round: int = 0, columns: Columns | None = None) -> Imported:
     """Take the rankings of a file into a published round; importing the same file again changes nothing.
 
     Annotators get pseudonyms of their own; scripted rankings stay marked as scripted, all others become
@@ -147,17 +149,18 @@ def import_rankings(store: Store, path: Path, *, round: int = 0) -> Imported:
         published = {row.prompt_id: row for row in _published(connection, round)}
         if not published:
             raise LabelError(f"{store.place}: round {round} has no tasks; publish the candidates first")
-        rankings = read_rankings(path, published_sets(store, round))
+        found = read_rankings(path, published_sets(store, round), columns)
+        rankings, dropped = found.records, dict(found.dropped)
         _require_known_flags(path, rankings)
         known = set(connection.execute(select(answers.c.submission_id)).scalars())
         fresh = [item for item in rankings if _import_id(round, item) not in known]
         if not fresh:
-            return Imported(0, len(rankings))
+            return Imported(0, len(rankings), dropped)
         payload = {"round": round, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "rankings": len(fresh)}
         append(connection, "import", SYSTEM, payload, store.clock())
         for item in fresh:
             _import_one(store, connection, published[item.prompt_id], item, round)
-        return Imported(len(fresh), len(rankings) - len(fresh))
+        return Imported(len(fresh), len(rankings) - len(fresh), dropped)
 
 
 def _ranking(row: Any) -> Ranking:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf.config.data import RankingsConfig
-from rlhf.errors import DataError, LabelError
+from rlhf.errors import DataError, LabelError, report_all
 from rlhf.labels.accounts import set_guidelines
 from rlhf.labels.items import KnownItem, KnownPurpose, publish_known, read_known
 from rlhf.labels.leaks import describe_leaks, find_leaks
 from rlhf.labels.priorities import read_priorities
 from rlhf.labels.publishing import Distribution, Published, publish
 from rlhf.labels.store import Store
-from rlhf.records import CandidateSet
+from rlhf.records import MAX_SHOWN, CandidateSet
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def publish_for_people(
     Raises:
         RlhfError: A file is missing or has bad lines (all of one file are listed), or people's answers would be lost.
     """
+    require_rankable(sets)
     guidelines = read_guidelines(settings.guidelines) if settings.guidelines else None
     items: dict[KnownPurpose, list[KnownItem]] = {
         "training": _read_items(settings.training, "training"),
@@ -61,6 +62,23 @@ def publish_for_people(
         for purpose, known in items.items():
             publish_known(store, known, purpose=purpose, round=round)
     return done
+
+
+def require_rankable(sets: Sequence[CandidateSet]) -> None:
+    """Refuse sets of more candidates than people are asked to rank.
+
+    Raises:
+        DataError: Lists the sets that are too large.
+    """
+    problems = [
+        f"prompt {item.prompt_id}: {len(item.responses)} candidates" for item in sets if len(item.responses) > MAX_SHOWN
+    ]
+    report_all(
+        DataError,
+        problems,
+        f"{len(problems)} sets have more than the {MAX_SHOWN} candidates that people rank; leave some of their candidates "
+        "out, or take the rankings from a file (rankings.import_path):",
+    )
 
 
 def read_guidelines(path: Path) -> str:

@@ -19,7 +19,7 @@ from rlhf.labels.events import SYSTEM, append
 from rlhf.labels.publishing import display_orders, round_row, task_row
 from rlhf.labels.schema import answers, canonical_json, slots, tasks
 from rlhf.labels.store import Store
-from rlhf.records import CandidateSet, Ranking, from_json
+from rlhf.records import MAX_SHOWN, CandidateSet, Ranking, from_json
 
 KnownPurpose = Literal["training", "gold"]
 REPEAT_AFTER = 10
@@ -168,6 +168,8 @@ def _known_item(row: Any) -> KnownItem:
     values: dict[str, Any] = dict(row)  # pyright: ignore[reportUnknownArgumentType]
     ranks, explanation = values.pop("ranks", None), values.pop("explanation", "")
     candidates = from_json(CandidateSet, values)
+    if len(candidates.responses) > MAX_SHOWN:
+        raise DataError(f"{len(candidates.responses)} candidates; people rank at most {MAX_SHOWN}")
     if ranks is None:
         raise DataError("no ranks: give the right order, such as [1, 3, 2]")
     if not isinstance(explanation, str) or len(explanation) > MAX_EXPLANATION:

@@ -125,6 +125,8 @@ def test_every_preference_form_is_recognised(row: Any, expected: object) -> None
             {"chosen": "\n\nHuman: Hi?\n\nAssistant: A", "rejected": "\n\nHuman: Ho?\n\nAssistant: B"},
             "differ before the last turn",
         ),
+        ({"chosen": "Human: Hi?\n\nAssistant: A", "rejected": "Human: Hi?\n\nAssistant:"}, "empty rejected response"),
+        ({"chosen": "Human: Hi?\n\nAssistant: ", "rejected": "Human: Hi?\n\nAssistant: B"}, "empty chosen response"),
         (
             {"prompt": [ASK], "chosen": [REPLY, ASK, REPLY], "rejected": [REPLY]},
             "more than one turn after the prompt",

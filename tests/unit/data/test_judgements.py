@@ -1,5 +1,6 @@
-"""Import of pairs, candidate sets and rankings: entering the pipeline midway."""
+"""Import of preference pairs: entering the pipeline midway."""
 
+import csv
 import json
 import logging
 import math
@@ -8,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from rlhf.data.judgements import import_candidates, import_pairs, import_rankings
+from rlhf.data.judgements import import_pairs
 from rlhf.errors import DataError, shown
-from rlhf.records import CandidateSet, PreferencePair, Ranking, write_jsonl
+from rlhf.records import Message, PreferencePair, write_jsonl
 
 NUMBERS = {
     "weight": "positive number, at most 1,000,000",
@@ -24,7 +25,6 @@ BAD_NUMBERS: list[tuple[str, Any]] = [
     *(("probability", value) for value in (math.nan, 10**400)),
     *(("votes", value) for value in (math.inf, math.nan, -5, 0, 2.5)),
 ]
-SET = CandidateSet("p-1", "Hi?", ("one", "two", "three"))
 
 
 def write_rows(path: Path, *rows: Any) -> Path:
@@ -43,7 +43,7 @@ def test_pairs_keep_what_the_file_knows(tmp_path: Path) -> None:
         {"prompt": "Hi?", "chosen": "C", "rejected": "A", "split": "train"},
         {"prompt": "Ho?", "chosen": "B", "rejected": "A"},
     )
-    first, second, third = import_pairs(path)
+    first, second, third = import_pairs(path).records
     assert (first.margin, first.weight, first.probability, first.votes) == (2, 0.5, 0.9, 3)
     assert first.prompt_id == second.prompt_id != third.prompt_id
     # Responses of one prompt are numbered as they come: A 0, B 1, C 2.
@@ -53,19 +53,26 @@ def test_pairs_keep_what_the_file_knows(tmp_path: Path) -> None:
 
 def test_own_pairs_come_back_unchanged(tmp_path: Path) -> None:
     pairs = [
-        PreferencePair("p-1", "Hi?", "A", "B", weight=0.7, margin=0.2, probability=0.8, votes=3),
+        PreferencePair(
+            "p-1", "Hi?", "A", "B", weight=0.7, margin=0.2, probability=0.8, votes=3, chosen_flags="rude,false"
+        ),
         PreferencePair("p-1", "Hi?", "A", "C", chosen_index=0, rejected_index=2, split="validation"),
     ]
     write_jsonl(tmp_path / "pairs.jsonl", pairs)
-    assert import_pairs(tmp_path / "pairs.jsonl") == pairs
+    assert import_pairs(tmp_path / "pairs.jsonl").records == pairs
 
 
 def test_pairs_of_no_use_are_dropped_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good = {"prompt": "Hi?", "chosen": "A", "rejected": "B"}
     path = write_rows(tmp_path / "a.jsonl", good, {**good, "chosen": ""}, {**good, "rejected": "A"})
     with caplog.at_level(logging.WARNING):
-        assert len(import_pairs(path)) == 1
-    assert "2 pairs dropped: 1 empty chosen response, 1 chosen and rejected are the same" in caplog.text
+        found = import_pairs(path)
+        assert len(found.records) == 1
+    assert "1 pairs; left out or merged: 1 empty chosen response, 1 chosen and rejected are the same" in caplog.text
+    assert found.problems == [
+        "a.jsonl line 2: empty chosen response",
+        "a.jsonl line 3: chosen and rejected are the same",
+    ]
 
 
 def test_file_without_a_usable_pair_is_refused(tmp_path: Path) -> None:
@@ -100,139 +107,12 @@ def test_malformed_pairs_are_all_named(tmp_path: Path) -> None:
     ]
 
 
-def test_candidate_sets_are_read_in_our_form_and_others(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "own.jsonl", [SET])
-    assert import_candidates(tmp_path / "own.jsonl") == [SET]
-    path = write_rows(
-        tmp_path / "a.jsonl",
-        {"id": 7, "prompt": "Hi?", "completions": ["a", "b"], "systems": ["x", "y"]},
-        {"messages": [{"role": "user", "content": "Ho?"}], "responses": ["a", "b"]},
-    )
-    one, other = import_candidates(path)
-    assert (one.prompt_id, one.responses, one.sources) == ("7", ("a", "b"), ("x", "y"))
-    assert other.prompt_id.startswith("p-")
-
-
-def test_malformed_candidate_sets_are_all_named(tmp_path: Path) -> None:
-    path = write_rows(
-        tmp_path / "a.jsonl",
-        {"id": "x", "prompt": "Hi?", "completions": ["a", "b"]},
-        {"id": "x", "prompt": "Ho?", "completions": ["a", "b"]},
-        {"prompt": "Hi?", "completions": ["a"]},
-        {"prompt": "Hi?", "completions": ["a", "a"]},
-        {"prompt": "Hi?", "completions": ["a", ""]},
-        {"prompt": "Hi?", "completions": [str(n) for n in range(10)]},
-        {"prompt": "Hi?", "completions": "ab"},
-        {"prompt": "Hi?"},
-        {"prompt": "", "completions": ["a", "b"]},
-        {"prompt": "Hi?", "completions": ["a", "b"], "systems": "xy"},
-        {"prompt": "Hi?", "completions": ["a", "b"], "sources": 5},
-        {"prompt": "Hi?", "completions": ["a", "b\ud800"]},
-    )
-    with pytest.raises(DataError) as error:
-        import_candidates(path)
-    assert problems(error) == [
-        "a.jsonl line 2: prompt id 'x' was already used in a.jsonl line 1; give each set its own",
-        "a.jsonl line 3: 1 candidates; a set holds 2 to 9",
-        "a.jsonl line 4: two candidates are the same text; merge them",
-        "a.jsonl line 5: responses[1] is empty",
-        "a.jsonl line 6: 10 candidates; a set holds 2 to 9",
-        "a.jsonl line 7: completions is no list of texts",
-        "a.jsonl line 8: no candidates; give a list of texts in one of responses, completions, candidates, outputs",
-        "a.jsonl line 9: empty prompt",
-        "a.jsonl line 10: sources are 'xy'; give a list of texts, one per candidate",
-        "a.jsonl line 11: sources are 5; give a list of texts, one per candidate",
-        "a.jsonl line 12: the escape '\\ud800' is half of a surrogate pair; write the whole character",
-    ]
-
-
-def test_rankings_are_read_in_our_form_and_others(tmp_path: Path) -> None:
-    own = Ranking("p-1", "ann", (1, 2, 2), strengths=(3,), flags=((), ("rude",), ()), kind="scripted", seconds=4.5)
-    write_jsonl(tmp_path / "own.jsonl", [own])
-    assert import_rankings(tmp_path / "own.jsonl", [SET]) == [own]
-    path = write_rows(
-        tmp_path / "a.jsonl",
-        {"prompt": " hi? ", "ranks": [3, 1, 2]},
-        {"id": "p-1", "annotations": [{"annotator": "a", "ranks": [1, 2, 3]}, {"annotator": 2, "ranks": [1, 1, 1]}]},
-    )
-    read = [(one.prompt_id, one.annotator, one.ranks, one.kind) for one in import_rankings(path, [SET])]
-    assert read == [
-        ("p-1", "imported", (3, 1, 2), "imported"),
-        ("p-1", "a", (1, 2, 3), "imported"),
-        ("p-1", "2", (1, 1, 1), "imported"),
-    ]
-
-
-def test_ranks_follow_their_candidates_and_close_up(tmp_path: Path) -> None:
-    # In the file three is best and the other two tie; competition ranks skip from 1 to 2, or from 1 1 to 3.
-    row = {"id": "p-1", "completions": ["three", "one", "two"], "ranks": [1, 2, 2], "flags": [["x"], [], []]}
-    other = {"id": "p-1", "annotator": "b", "ranks": [1, 1, 3]}
-    first, second = import_rankings(write_rows(tmp_path / "a.jsonl", row, other), [SET])
-    assert first.ranks == (2, 2, 1)
-    assert first.flags == ((), (), ("x",))
-    assert second.ranks == (1, 1, 2)
-
-
-def test_malformed_rankings_are_all_named(tmp_path: Path) -> None:
-    path = write_rows(
-        tmp_path / "a.jsonl",
-        {"prompt_id": "p-1", "annotator": "a", "ranks": [1, 2, 3]},
-        {"prompt_id": "p-1", "annotator": "a", "ranks": [1, 2, 3]},
-        {"prompt_id": "p-9", "annotator": "a", "ranks": [1, 2, 3]},
-        {"prompt_id": "p-1", "annotator": "b", "ranks": [1, 2, 3, 4]},
-        {"prompt_id": "p-1", "annotator": "c", "ranks": [0, 1, 2]},
-        {"prompt_id": "p-1", "annotator": "d", "ranks": [1.5, 2, 3]},
-        {"prompt_id": "p-1", "annotator": "e", "ranks": [1, 2, 3], "completions": ["one", "two", "four"]},
-        {"prompt_id": "p-1", "annotator": "f"},
-        {"prompt_id": "p-1", "annotations": []},
-        {"prompt_id": "p-1", "annotator": "g", "ranks": [1, 2, 3], "strengths": [1]},
-    )
-    with pytest.raises(DataError) as error:
-        import_rankings(path, [SET])
-    assert problems(error) == [
-        "a.jsonl line 2: 'a' ranked p-1 already in a.jsonl line 1; keep one",
-        "a.jsonl line 3: ranking is for prompt 'p-9', which has no candidates; import its candidates too or drop the line",
-        "a.jsonl line 4: ranking has 4 ranks, prompt p-1 has candidates 0-2; fix the label or drop the line",
-        "a.jsonl line 5: ranks are [0, 1, 2]; use 1..m without gaps (ties share a rank)",
-        "a.jsonl line 6: ranks are [1.5, 2, 3]; give a list of whole numbers, 1 is best",
-        "a.jsonl line 7: the candidates beside the ranks are not those of prompt p-1",
-        "a.jsonl line 8: ranks are None; give a list of whole numbers, 1 is best",
-        "a.jsonl line 9: annotations is no list; give objects with annotator and ranks",
-        "a.jsonl line 10: 1 strengths for 2 steps between ranks",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ({"strengths": 5}, "strengths are 5; give a list of whole numbers"),
-        ({"display_order": ["a", 1, 2]}, "display_order are ['a', 1, 2]; give a list of whole numbers"),
-        ({"flags": [5, [], []]}, "flags are [5, [], []]; give a list of texts for each candidate"),
-        ({"flags": [[5], [], []]}, "flags are [[5], [], []]; give a list of texts for each candidate"),
-        ({"flags": 5, "completions": ["three", "one", "two"]}, "flags are 5; give a list of texts for each candidate"),
-        ({"flags": [["x"]], "completions": ["three", "one", "two"]}, "1 flag lists for 3 candidates"),
-        ({"seconds": "x"}, "seconds is 'x'; give a number from 0 to 1,000,000"),
-        ({"seconds": math.nan}, "seconds is nan; give a number from 0 to 1,000,000"),
-        ({"seconds": -1}, "seconds is -1; give a number from 0 to 1,000,000"),
-        ({"all_bad": "yes"}, "all_bad is 'yes'; give true or false"),
-        ({"kind": "alien"}, "kind is 'alien'; use one of human, scripted, imported"),
-        ({"answer_id": [1, 2]}, "answer_id is [1, 2]; give text"),
-        ({"annotator": "\ud800x"}, "the escape '\\ud800' is half of a surrogate pair; write the whole character"),
-    ],
-)
-def test_what_stands_beside_the_ranks_is_checked(tmp_path: Path, more: dict[str, Any], says: str) -> None:
-    path = write_rows(tmp_path / "a.jsonl", {"prompt_id": "p-1", "ranks": [1, 2, 3], **more})
-    with pytest.raises(DataError) as error:
-        import_rankings(path, [SET])
-    assert problems(error) == [f"a.jsonl line 1: {says}"]
-
-
 def refuse_marks(name: str, text: str) -> None:
     if "<|" in text:
         raise DataError(f"{name} is marked")
 
 
-def test_pairs_and_candidates_that_the_base_cannot_take_are_named(tmp_path: Path) -> None:
+def test_pairs_that_the_base_cannot_take_are_named(tmp_path: Path) -> None:
     pairs = [
         {"prompt": "<|end|>", "chosen": "a", "rejected": "b"},
         {"prompt": "Hi?", "chosen": "<|end|>", "rejected": "b"},
@@ -245,8 +125,58 @@ def test_pairs_and_candidates_that_the_base_cannot_take_are_named(tmp_path: Path
         "p.jsonl line 2: chosen is marked",
         "p.jsonl line 3: rejected is marked",
     ]
-    sets = [{"prompt": [{"role": "user", "content": "<|end|>"}]}, {"prompt": "Hi?"}]
-    rows = [{**one, "responses": ["a", "b", "c <|end|>"]} for one in sets]
-    with pytest.raises(DataError) as error:
-        import_candidates(write_rows(tmp_path / "c.jsonl", *rows), refuse_marks)
-    assert problems(error) == ["c.jsonl line 1: prompt is marked", "c.jsonl line 2: responses[2] is marked"]
+
+
+@pytest.mark.parametrize(
+    ("more", "margin"),
+    [
+        ({}, 0.0),
+        ({"chosen_score": 4.5, "rejected_score": 2}, 2.5),
+        ({"chosen_score": 2, "rejected_score": 4.5}, -2.5),
+        ({"score_chosen": 3, "score_rejected": 3}, 0.0),
+        ({"chosen-rating": 5, "rejected-rating": 1}, 4.0),
+        ({"margin": 1, "chosen_score": 4.5, "rejected_score": 2}, 1.0),
+        ({"margin": "0.25"}, 0.25),
+        ({"margin": "", "chosen_rating": "5", "rejected_rating": "3"}, 2.0),
+    ],
+)
+def test_margin_is_stated_or_the_difference_of_the_scores(tmp_path: Path, more: dict[str, Any], margin: float) -> None:
+    (pair,) = import_pairs(
+        write_rows(tmp_path / "a.jsonl", {"prompt": "Hi?", "chosen": "A", "rejected": "B", **more})
+    ).records
+    assert pair.margin == margin
+
+
+def test_pairs_of_a_table_are_those_of_json_lines(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi?"}]
+    rows = [
+        {"prompt": "Hi?", "chosen": "[1, 2]", "rejected": '[{"a": 1}]', "margin": 0.5, "weight": 2, "votes": 3},
+        {"prompt": turns, "chosen": "A", "rejected": "B", "margin": "", "weight": "", "votes": ""},
+        {
+            "prompt": "",
+            "chosen": [*turns, {"role": "assistant", "content": "A"}],
+            "rejected": [*turns, {"role": "assistant", "content": "B"}],
+            "margin": "", "weight": "", "votes": "",
+        },
+    ]  # fmt: skip
+    for name, delimiter in (("a.csv", ","), ("a.tsv", "\t")):
+        with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(
+                {key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows
+            )
+        assert import_pairs(tmp_path / name).records == import_pairs(write_rows(tmp_path / "a.jsonl", *rows)).records
+    first, second, third = import_pairs(tmp_path / "a.csv").records
+    assert (first.chosen, first.rejected, first.margin, first.votes) == ("[1, 2]", '[{"a": 1}]', 0.5, 3)
+    assert second.prompt == third.prompt == (Message("user", "Hi?"),)
+
+
+def test_named_columns_stand_in_place_of_the_usual_ones(tmp_path: Path) -> None:
+    row = {"messages": "no", "ask": "Hi?", "chosen": "no", "good": "A", "bad": "B", "margin": 9, "lead": 3}
+    path = write_rows(tmp_path / "a.jsonl", row)
+    columns = {"prompt": "ask", "chosen": "good", "rejected": "bad", "margin": "lead"}
+    (pair,) = import_pairs(path, columns=columns).records
+    assert (pair.prompt, pair.chosen, pair.rejected, pair.margin) == ("Hi?", "A", "B", 3)
+    with pytest.raises(DataError, match=r"a.jsonl line 1: no field 'best' \(chosen_field\); the row has messages, ask"):
+        import_pairs(path, columns={**columns, "chosen": "best"})

@@ -7,8 +7,7 @@ import pytest
 
 from rlhf.config.data import PromptsConfig, SplitShares
 from rlhf.data.importers import import_prompts
-from rlhf.data.judgements import import_candidates, import_pairs, import_rankings
-from rlhf.errors import DataError
+from rlhf.data.judgements import import_pairs
 from rlhf.jsonl import read_rows
 from rlhf.records import PromptText, prompt_to_text
 
@@ -33,7 +32,7 @@ def rows_of(path: Path) -> list[Any]:
 def test_preference_files_are_read_whole(shared: Path, name: str, conversational: bool, turns: int) -> None:
     path = shared / "data" / name / "preferences.jsonl"
     rows = rows_of(path)
-    pairs = import_pairs(path)
+    pairs = import_pairs(path).records
     assert len(pairs) == len(rows)
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [(row["chosen"], row["rejected"]) for row in rows]
     assert all(isinstance(pair.prompt, tuple) is conversational for pair in pairs)
@@ -43,40 +42,10 @@ def test_preference_files_are_read_whole(shared: Path, name: str, conversational
 def test_transcripts_lose_no_words(shared: Path) -> None:
     path = shared / "data" / "hh_rlhf_harmless" / "preferences.jsonl"
     texts = [row["prompt"] for row in rows_of(path)]
-    for text, pair in zip(texts, import_pairs(path), strict=True):
+    for text, pair in zip(texts, import_pairs(path).records, strict=True):
         words = text.replace("\n\nHuman:", " ").replace("\n\nAssistant:", " ").split()
         assert not isinstance(pair.prompt, str)
         assert [word for turn in pair.prompt for word in turn.content.split()] == words
-
-
-def test_pairs_with_empty_answers_are_dropped(shared: Path) -> None:
-    path = shared / "data" / "pandalm_3annotators" / "preferences.jsonl"
-    rows = rows_of(path)
-    usable = [row for row in rows if row["chosen"].strip() and row["rejected"].strip()]
-    assert 0 < len(usable) < len(rows)
-    assert len(import_pairs(path)) == len(usable)
-
-
-def test_rankings_of_two_to_nine_replies_are_read(shared: Path) -> None:
-    path = shared / "data" / "oasst_en_rankings" / "rankings.jsonl"
-    sets = import_candidates(path)
-    rankings = import_rankings(path, sets)
-    rows = rows_of(path)
-    assert [list(one.ranks) for one in rankings] == [row["ranks"] for row in rows]
-    assert {len(one.responses) for one in sets} <= set(range(2, 10))
-    assert max(len(one.responses) for one in sets) >= 6
-
-
-def test_rankings_by_several_annotators_are_read(shared: Path) -> None:
-    path = shared / "data" / "squality_human_eval" / "rankings.jsonl"
-    rankings = import_rankings(path, import_candidates(path))
-    assert len(rankings) == 3 * 70
-    assert {one.kind for one in rankings} == {"imported"}
-
-
-def test_sets_that_are_too_large_are_refused(shared: Path) -> None:
-    with pytest.raises(DataError, match="10 candidates; a set holds 2 to 9"):
-        import_candidates(shared / "data" / "wmt23_mqm_zhen_3raters" / "rankings.jsonl")
 
 
 def test_stories_become_openings_and_fairy_tales_demonstrate(shared: Path) -> None:

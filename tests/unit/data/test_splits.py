@@ -94,13 +94,25 @@ def test_overlap_with_another_split_is_refused() -> None:
 
 
 def test_holdout_is_a_seeded_share_and_leaves_something() -> None:
-    names = [f"p-{index}" for index in range(100)]
-    held = choose_holdout(names, 0.1, 1)
+    sets = [CandidateSet(f"p-{index}", f"What is {index}?", ("x", "y")) for index in range(100)]
+    held = choose_holdout(sets, 0.1, 1)
     assert len(held) == 10
-    assert set(held) < set(names)
-    assert held == choose_holdout(names[::-1], 0.1, 1)
-    assert held != choose_holdout(names, 0.1, 2)
-    assert len(choose_holdout(names[:2], 0.01, 1)) == 1
-    assert len(choose_holdout(names[:2], 0.89, 1)) == 1
+    assert set(held) < {item.prompt_id for item in sets}
+    assert held == choose_holdout([*sets[::-1], *sets], 0.1, 1)
+    assert held != choose_holdout(sets, 0.1, 2)
+    assert len(choose_holdout(sets[:2], 0.01, 1)) == 1
+    assert len(choose_holdout(sets[:2], 0.89, 1)) == 1
     with pytest.raises(DataError, match="at least 2 are needed"):
-        choose_holdout(names[:1], 0.1, 1)
+        choose_holdout(sets[:1], 0.1, 1)
+
+
+def test_ids_of_one_prompt_are_held_out_together() -> None:
+    # Published sets give each comparison its own id: 100 ids of 20 prompts, and 2 prompts are a tenth.
+    sets = [CandidateSet(f"p-{index}", f"What is {index % 20}?", ("x", "y")) for index in range(100)]
+    held = choose_holdout(sets, 0.1, 1)
+    asked = {item.prompt for item in sets if item.prompt_id in held}
+    assert len(asked) == 2
+    assert {item.prompt_id for item in sets if item.prompt in asked} == set(held)
+    same = [CandidateSet("a", "Hi?", ("x", "y")), CandidateSet("b", " hi? ", ("x", "z"))]
+    with pytest.raises(DataError, match="1 prompt with pairs"):
+        choose_holdout(same, 0.5, 1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rlhf.config.data import RankingsConfig
-from rlhf.data.judgements import import_rankings as read_rankings
+from rlhf.data.rankings import import_rankings as read_rankings
 from rlhf.errors import DataError, LabelError
 from rlhf.labels.aggregate import group_by_prompt
 from rlhf.labels.answers import adjudicate, history
@@ -104,7 +104,7 @@ def test_unknown_flag_is_refused(published, tmp_path):
 def test_orders_may_be_given_best_first(make_sets, tmp_path):
     path = tmp_path / "rankings.jsonl"
     write_lines(path, {"prompt_id": "p-0", "annotator": "x", "order": [2, [0, 3], 1]})
-    (ranking,) = read_rankings(path, make_sets(1, candidates=4))
+    (ranking,) = read_rankings(path, make_sets(1, candidates=4)).records
     assert ranking.ranks == (2, 3, 1, 2)
 
 
