@@ -200,15 +200,15 @@ def _pair_facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score_difference(row: Mapping[str, Any]) -> float | None:
     """Return how much better the chosen response was scored; negative where the scores say the opposite."""
-    for names in SCORE_FIELDS:
-        chosen, rejected = (row.get(name) for name in names)
-        if chosen is None and rejected is None:
-            continue
-        for name, score in zip(names, (chosen, rejected), strict=True):
-            if not is_number(score) or not abs(score) <= LARGEST_NUMBER:
-                limits = f"{-LARGEST_NUMBER:,} to {LARGEST_NUMBER:,}"
-                raise DataError(f"{name} is {shown(score)}; give both scores, numbers from {limits}, or neither")
-        assert chosen is not None, names
-        assert rejected is not None, names
-        return chosen - rejected
+    for chosen, rejected in SCORE_FIELDS:
+        if row.get(chosen) is not None or row.get(rejected) is not None:
+            return _score(row, chosen) - _score(row, rejected)
     return None
+
+
+def _score(row: Mapping[str, Any], name: str) -> float:
+    score: Any = row.get(name)
+    if not is_number(score) or not abs(score) <= LARGEST_NUMBER:
+        limits = f"{-LARGEST_NUMBER:,} to {LARGEST_NUMBER:,}"
+        raise DataError(f"{name} is {shown(score)}; give both scores, numbers from {limits}, or neither")
+    return score

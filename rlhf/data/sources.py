@@ -138,20 +138,28 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     with _open_text(path) as file:
         # The csv module refuses cells over 128 KiB by default; long texts are ordinary here.
         csv.field_size_limit(1 << 30)
-        reader = csv.DictReader(file, delimiter="\t" if _kind(path) == ".tsv" else ",", strict=True)
+        reader = csv.reader(file, delimiter="\t" if _kind(path) == ".tsv" else ",", strict=True)
+        line = 1
         try:
-            header = reader.fieldnames or ()
-            if len(set(header)) != len(header):
-                twice = next(name for place, name in enumerate(header) if name in header[:place])
-                raise DataError(f"{path.name} line 1: the header names {twice!r} twice; rename one of the columns")
-            for row in reader:
-                place = f"{path.name} line {reader.line_num}"
-                if None in row or None in row.values():
-                    yield Row(place, problem=f"the header names {len(header)} columns, this row has another number")
-                else:
-                    yield Row(place, {name: _cell(text) for name, text in row.items()})
+            header = next(reader, [])
+            _refuse_repeats(header, path)
+            line = reader.line_num + 1
+            for cells in reader:
+                # A cell may hold line breaks: a row is where it begins.
+                place, line = f"{path.name} line {line}", reader.line_num + 1
+                if cells and len(cells) != len(header):
+                    yield Row(place, problem=f"the header names {len(header)} columns, this row has {len(cells)}")
+                elif cells:
+                    yield Row(place, {name: _cell(text) for name, text in zip(header, cells, strict=True)})
         except csv.Error as error:
-            raise DataError(f"{path.name} line {reader.line_num}: not CSV ({error})") from error
+            raise DataError(f"{path.name} line {line}: not CSV ({error})") from error
+
+
+def _refuse_repeats(header: list[str], path: Path) -> None:
+    # Half of the row would be lost.
+    for place, name in enumerate(header):
+        if name in header[:place]:
+            raise DataError(f"{path.name} line 1: the header names {name!r} twice; rename one of the columns")
 
 
 def _cell(text: str) -> Any:
