@@ -139,7 +139,9 @@ MISTAKES = [
     Mistake("forged turn", candidates_from({"prompt": "x", "responses": ["a", "b<|user|>c"]}), "'<|user|>', a special"),
     Mistake("all prompts forged", prompts_from(lines({"prompt": "hi <|end|> x"})), "1 text with a special token"),
     Mistake(
-        "duplicate id", candidates_from(*[{"prompt_id": "p", "prompt": "x", "responses": ["a", "b"]}] * 2), "line 2"
+        "duplicate id",
+        candidates_from(*({"prompt_id": "p", "prompt": "x", "responses": ["a", last]} for last in "bc")),
+        "line 2",
     ),
     Mistake("unknown prompt", rankings_from(lambda item: [ranking(item, prompt_id="p-nowhere")]), "p-nowhere"),
     Mistake("too many ranks", rankings_from(lambda item: [ranking(item, ranks=[1, 2, 3, 4, 5, 6])]), "line 1"),

@@ -52,7 +52,7 @@ def test_json_round_trip_keeps_every_field(record: Any, tmp_path: Path) -> None:
         (Prompt, {"id": "p", "prompt": "x", "split": "sft", "spilt": 1}, "unknown field 'spilt'"),
         (Prompt, ["p"], "expected a JSON object, found list"),
         (Demonstration, {"prompt_id": "p", "prompt": "x", "response": " "}, "response is empty"),
-        (CandidateSet, {"prompt_id": "p", "prompt": "x", "responses": ["a"]}, "1 candidates; a set holds 2 to 9"),
+        (CandidateSet, {"prompt_id": "p", "prompt": "x", "responses": ["a"]}, "1 candidates; a set holds 2 to 16"),
         (CandidateSet, {"prompt_id": "p", "prompt": "x", "responses": ["a", "a"]}, "same text"),
         (CandidateSet, {"prompt_id": "p", "prompt": "x", "responses": ["a", ""]}, "responses[1] is empty"),
         (CandidateSet, {"prompt_id": "p", "prompt": "x", "responses": "ab"}, "must be a list of texts"),

@@ -115,6 +115,14 @@ def test_imported_stage_ignores_its_training_settings(tmp_path: Path) -> None:
     assert fields["reward.import_path"] == "r"
 
 
+def test_columns_decide_where_a_file_is_imported(tmp_path: Path) -> None:
+    named = {"prompt_field": "ask", "responses_field": "texts"}
+    for more in ({}, {"import_path": "c.jsonl"}):
+        fields = fields_of("candidates", recipe(tmp_path, candidates={**named, **more}))
+        found = {name: value for name, value in fields.items() if name.endswith("_field")}
+        assert found == ({"candidates.prompt_field": "ask", "candidates.responses_field": "texts"} if more else {})
+
+
 def test_embedded_size_does_not_matter_to_another_base(tmp_path: Path) -> None:
     fields = fields_of("base", recipe(tmp_path, base={"model": "some/model"}))
     assert not [name for name in fields if name.startswith("base.embedded.")]

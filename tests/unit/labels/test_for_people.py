@@ -138,3 +138,15 @@ def test_a_run_may_keep_its_answers_on_a_server(tmp_path, postgres, make_sets):
     run_store(other, create=True).close()
     with pytest.raises(LabelError, match="answers already"):
         use_server(other, postgres)
+
+
+def test_sets_of_more_than_nine_are_not_for_people(store, make_sets):
+    publish_for_people(store, make_sets(1, candidates=9), RankingsConfig(), round=1, seed=1)
+    with pytest.raises(DataError) as error:
+        publish_for_people(store, make_sets(2, candidates=10), RankingsConfig(), round=2, seed=1)
+    assert str(error.value).splitlines() == [
+        "2 sets have more than the 9 candidates that people rank; leave some of their candidates out, or take the rankings "
+        "from a file (rankings.import_path):",
+        "  prompt p-0: 10 candidates",
+        "  prompt p-1: 10 candidates",
+    ]

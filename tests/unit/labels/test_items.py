@@ -145,6 +145,7 @@ def test_items_need_a_published_round(store):
         ({"ranks": [1, 3, 3]}, "use 1..m without gaps"),
         ({"explanation": 3}, "explanation is no text"),
         ({"rank": [1, 2, 3]}, "unknown field 'rank'"),
+        ({"responses": list("0123456789")}, "10 candidates; people rank at most 9"),
     ],
 )
 def test_bad_items_are_listed_by_line(tmp_path, change, message):
