@@ -123,3 +123,14 @@ def test_swapping_a_pair_twice_gives_it_back() -> None:
     swapped = pair.swap()
     assert (swapped.chosen, swapped.margin, swapped.probability) == (pair.rejected, -1.0, 0.25)
     assert swapped.swap() == pair
+
+
+def test_character_that_databases_refuse_is_refused_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "a", "prompt": "the escape \\\\u0000 itself", "split": "ppo"}\n', encoding="utf-8")
+    assert read_jsonl(path, Prompt)[0].prompt == "the escape \\u0000 itself"
+    path.write_text(
+        '{"id": "a", "prompt": [{"role": "user", "content": "x\\u0000"}], "split": "ppo"}\n', encoding="utf-8"
+    )
+    with pytest.raises(DataError, match="a.jsonl line 1: a text holds a NUL character"):
+        read_jsonl(path, Prompt)

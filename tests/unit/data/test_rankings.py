@@ -178,6 +178,8 @@ def test_empty_and_repeated_candidates_are_merged_and_ranks_follow(tmp_path: Pat
             {"annotator": "o", "scores": [0.5, 0.5, 0.1, 9, 0.1]},
             # Places 2, 2 and 2 for a, b and c, and 4 for the other a.
             {"annotator": "p", "ranks": [1, 1, 5, 1, 1]},
+            # b and c share places 2 and 3; a has 1 and 4: all come to 2.5.
+            {"annotator": "q", "ranks": [1, 2, 3, 1, 2]},
         ],
     }
     path = write_rows(tmp_path / "a.jsonl", row)
@@ -186,7 +188,7 @@ def test_empty_and_repeated_candidates_are_merged_and_ranks_follow(tmp_path: Pat
     assert sets.dropped == {"empty candidate": 1, "repeated candidate, merged": 1}
     assert sets.problems == ["a.jsonl line 1: empty candidate", "a.jsonl line 1: repeated candidate, merged"]
     rankings = import_rankings(path, sets.records).records
-    assert [one.ranks for one in rankings] == [(2, 1, 3), (1, 1, 2), (2, 1, 3), (2, 1, 1)]
+    assert [one.ranks for one in rankings] == [(2, 1, 3), (1, 1, 2), (2, 1, 3), (2, 1, 1), (1, 1, 1)]
     assert rankings[0].flags == (("rude", "false"), (), ())
 
 
