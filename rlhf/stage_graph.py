@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 from rlhf.artifacts import Artifact, Inputs, RunFolder
 from rlhf.config.fields import result_fields
 from rlhf.config.recipe import Config
+from rlhf.config.score import ScoreConfig
 from rlhf.errors import ArtifactError
+from rlhf.reward.functions import source_file
 
 StageName = Literal["base", "prompts", "sft", "candidates", "rankings", "pairs", "reward", "ppo", "evaluate", "export"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -43,6 +45,7 @@ _COLUMNS: dict[StageName, tuple[str, ...]] = {
 _SEEDED = frozenset({"prompts", "sft", "candidates", "rankings", "pairs", "reward", "ppo", "evaluate"})
 _COMPUTED = frozenset({"sft", "candidates", "reward", "ppo", "evaluate", "export"})
 _USES_GOLD = frozenset({"rankings", "evaluate"})
+_USES_SCORE = frozenset({"ppo", "evaluate"})
 
 
 def import_path(stage: StageName, config: Config) -> Path | None:
@@ -56,6 +59,8 @@ def parents_of(stage: StageName, config: Config) -> tuple[StageName, ...]:
         return _IMPORTED_PARENTS[stage]
     if stage == "sft" and config.sft.method == "none":
         return ("base",)
+    if config.score.reward == 0 and stage in _USES_SCORE:
+        return tuple(parent for parent in _PARENTS[stage] if parent != "reward")
     return _PARENTS[stage]
 
 
@@ -89,7 +94,21 @@ def fields_of(stage: StageName, config: Config) -> dict[str, Any]:
         fields["precision"] = config.precision
     if stage == "evaluate" or (stage == "rankings" and config.rankings.source == "scripted"):
         fields |= result_fields(config.gold, "gold.")
+    if _scores(stage, config):
+        fields |= _score_fields(config.score)
     return fields
+
+
+def _scores(stage: StageName, config: Config) -> bool:
+    return stage in _USES_SCORE and import_path(stage, config) is None
+
+
+def _score_fields(config: ScoreConfig) -> dict[str, Any]:
+    """Return what a recipe says beyond the default: one that says nothing of scores has the inputs it always had."""
+    default, fields = result_fields(ScoreConfig(), "score."), result_fields(config, "score.")
+    if not config.measures:
+        del fields["score.normalisation_prompts"]
+    return {name: value for name, value in fields.items() if name not in default or value != default[name]}
 
 
 def _kept_with_import(stage: StageName) -> set[str]:
@@ -108,7 +127,11 @@ def _column_settings(stage: StageName) -> set[str]:
 
 
 def external_files(stage: StageName, config: Config) -> tuple[Path, ...]:
-    """Return the outside files and folders that a stage reads."""
+    """Return the outside files and folders that a stage reads.
+
+    Raises:
+        ConfigError: The file of a score function is not there.
+    """
     paths: list[Path] = []
     imported = import_path(stage, config)
     if imported is not None:
@@ -120,6 +143,10 @@ def external_files(stage: StageName, config: Config) -> tuple[Path, ...]:
         paths += [Path(source) for source in sources if source != "embedded" and not source.startswith("hub:")]
     if stage in _USES_GOLD and config.gold.lexicon is not None:
         paths.append(config.gold.lexicon)
+    if _scores(stage, config):
+        folders = (Path(source.model).expanduser() for source in config.score.classifiers.values())
+        paths += [folder for folder in folders if folder.is_dir()]
+        paths += [source_file(source.function) for source in config.score.functions.values()]
     return tuple(paths)
 
 

@@ -54,7 +54,7 @@ class TextFormat:
         self.context_length = context_length
         self.pad_token_id: int = self.end_token_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._ends = frozenset(self.end_token_ids)
-        self._special = _special_pattern(tokenizer)
+        self._special = special_pattern(tokenizer)
         self._anchor_ids = self._tokenize("a")
         self._anchor_text = self._decode(self._anchor_ids)
         self.tokenizer_hash = _hash_tokenizer(tokenizer)
@@ -271,7 +271,21 @@ def _find_end_tokens(model: str | Path, tokenizer: Any, config: BaseConfig, opti
     return tuple(found) if isinstance(found, (list, tuple)) else (int(found),)
 
 
-def _special_pattern(tokenizer: Any) -> re.Pattern[str]:
+def format_exchange(tokenizer: Any, prompt: PromptText, response: str) -> str:
+    """Return prompt and response as a model of another family reads them: by its chat template, or end to end.
+
+    Strings of its special tokens are left out, so that no response can close its own turn.
+    """
+    special = special_pattern(tokenizer)
+    if not tokenizer.chat_template:
+        return special.sub("", prompt_to_text(prompt) + response)
+    turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    said = [(turn.role, turn.content) for turn in turns] + [("assistant", response)]
+    cleaned = [{"role": role, "content": special.sub("", content)} for role, content in said]
+    return tokenizer.apply_chat_template(cleaned, tokenize=False)
+
+
+def special_pattern(tokenizer: Any) -> re.Pattern[str]:
     """Return what finds the strings that the tokenizer turns into special tokens; the longest first."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     names = sorted(filter(str.strip, added | set(tokenizer.all_special_tokens)), key=len, reverse=True)

@@ -1,12 +1,14 @@
 """Stage evaluate: SFT, best-of-n and PPO on the test prompts, with standard errors.
 
-Reads base, prompts (test split), sft, reward and ppo. Writes evaluation.json and samples.jsonl: score, gold where there
-is one, win rate, KL, length, share that ends by itself, diversity, the gain by part and at equal length.
+Reads base, prompts (test split), sft, reward and ppo. Writes evaluation.json and samples.jsonl: score (what PPO was
+rewarded with), gold where there is one, win rate, KL, length, share that ends by itself, diversity, the gain by part and
+at equal length.
 
     rlhf evaluate CONFIG    python -m stages.evaluate CONFIG
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf.artifacts import check_splits
@@ -19,7 +21,8 @@ from rlhf.hashing import derive_seed
 from rlhf.models.base import LoadedBase, load_base
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import Prompt, read_jsonl
-from rlhf.reward.model import load_reward_info, score_ids
+from rlhf.reward.model import load_reward_info
+from rlhf.reward.sources import ScoreSum, build_score
 from rlhf.world.grammar import is_well_formed
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 def run(config: Config) -> Path:
     """Compare the policies."""
     with begin("evaluate", config) as work:
-        trained = {name: work.parents[name] for name in ("sft", "reward", "ppo")}
+        trained = {name: work.parents[name] for name in ("sft", "reward", "ppo") if name in work.parents}
         check_splits("evaluate", ("test",), trained)
         base = load_base(work.parents["base"].path, config.base, config.precision)
         shared = build_shared_base(base, _roles(work))
@@ -37,7 +40,7 @@ def run(config: Config) -> Path:
             shared,
             base.text,
             prompts,
-            _judges(config, shared, base, work),
+            _judges(config, _score(config, shared, base, work, prompts)),
             config.evaluate,
             seed=derive_seed(config.seed, "evaluate"),
         )
@@ -59,17 +62,31 @@ def run(config: Config) -> Path:
 
 
 def _roles(work: Work) -> dict[str, RoleSource]:
-    return {
+    roles = {
         "reference": RoleSource(folder=work.parents["sft"].path),
         "policy": RoleSource(folder=work.parents["ppo"].path),
-        "reward": RoleSource(folder=work.parents["reward"].path, head=True),
     }
+    if "reward" in work.parents:
+        roles["reward"] = RoleSource(folder=work.parents["reward"].path, head=True)
+    return roles
 
 
-def _judges(config: Config, shared: SharedBase, base: LoadedBase, work: Work) -> Judges:
-    info = load_reward_info(work.parents["reward"].path, base)
+def _score(config: Config, shared: SharedBase, base: LoadedBase, work: Work, prompts: list[Prompt]) -> ScoreSum:
+    """Load the score that PPO was rewarded with, at the same scale."""
+    info = load_reward_info(work.parents["reward"].path, base) if "reward" in work.parents else None
+    score = build_score(config.score, shared, base.text, info, prompts, config.evaluate.batch_size, config.precision)
+    if work.parents["ppo"].manifest.imported is None:
+        return score.as_recorded(work.parents["ppo"].path)
+    score.require_scales()
+    return score
+
+
+def _judges(config: Config, score: ScoreSum) -> Judges:
+    def totals(items: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        return score([prompt for prompt, _ in items], [response for _, response in items]).total.tolist()
+
     return Judges(
-        score=lambda items: score_ids(shared, base.text, info, items, config.evaluate.batch_size),
+        score=totals,
         gold=load_gold(config.gold),
         gold_parts=load_gold_parts(config.gold),
         well_formed=is_well_formed if config.gold.scorer == "world" else None,

@@ -1,7 +1,8 @@
-"""Stage ppo: optimise the policy's LoRA weights against the reward model, held to the reference by a KL term.
+"""Stage ppo: optimise the policy's LoRA weights against the score, held to the reference by a KL term.
 
 Reads base, prompts (ppo and validation splits), sft and reward. Policy, reference, reward model and critic are adapters
-on one frozen base. Writes the aligned adapter as a PEFT folder, the critic, metrics.jsonl and samples.jsonl.
+on one frozen base. Writes the aligned adapter as a PEFT folder, the critic, metrics.jsonl and samples.jsonl, and
+score.json where the score has other sources than the reward model.
 Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022; Huang et al. 2024.
 
     rlhf ppo CONFIG         python -m stages.ppo CONFIG
@@ -10,19 +11,19 @@ Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022; Huang et al. 2024
 import logging
 from pathlib import Path
 
-import torch
-
 from rlhf.artifacts import check_splits
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 from rlhf.hashing import derive_seed
 from rlhf.models.base import LoadedBase, load_base
-from rlhf.models.roles import RoleSource, build_shared_base
+from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.ppo.loop import train_ppo
 from rlhf.records import Prompt, read_jsonl
-from rlhf.reward.model import load_reward_info, score_ids
+from rlhf.reward.model import RewardInfo, load_reward_info
+from rlhf.reward.sources import SCORE_FILE, ScoreSum, build_score
 from rlhf.runtime import Runtime, launched_runtime
+from rlhf.sampling import Sampling, sample
 from rlhf.sft import import_sft
 from rlhf.tracking import read_metrics
 
@@ -44,15 +45,12 @@ def run(config: Config) -> Path:
 
 
 def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> None:
-    check_splits("ppo", ("ppo", "validation"), {name: work.parents[name] for name in ("sft", "reward")})
+    trained = {name: work.parents[name] for name in ("sft", "reward") if name in work.parents}
+    check_splits("ppo", ("ppo", "validation"), trained)
     prompts = read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt)
     shared = build_shared_base(base, _roles(config, work), seed=derive_seed(config.seed, "ppo"))
-    info = load_reward_info(work.parents["reward"].path, base)
-
-    def score(prompt_ids: list[list[int]], response_ids: list[list[int]]) -> torch.Tensor:
-        items = list(zip(prompt_ids, response_ids, strict=True))
-        return torch.tensor(score_ids(shared, base.text, info, items, config.ppo.micro_batch_size))
-
+    info = load_reward_info(work.parents["reward"].path, base) if "reward" in work.parents else None
+    score = _score(config, base, shared, info, prompts, work, runtime)
     outcome = train_ppo(
         shared,
         base.text,
@@ -64,6 +62,7 @@ def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> No
         work.folder,
         work.tracker,
         runtime,
+        score_identity=score.identity,
     )
     work.draft.splits = ("ppo",)
     first, last = _first_and_last(work, outcome.updates) if runtime.is_main else ({}, {})
@@ -76,23 +75,75 @@ def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> No
         "selected_update": outcome.selected_update,
         "best_update": outcome.best_update,
         "bad_batches": outcome.bad_batches,
-        "control": info.control,
+        "control": info.control if info else "none",
     }
+    if not score.is_reward_alone:
+        work.draft.facts["score_sources"] = score.describe()
     if last:
         log.info("score %.2f, KL %.2f nats", last["ppo/score_mean"], last["ppo/kl_nats"])
 
 
+def _score(
+    config: Config,
+    base: LoadedBase,
+    shared: SharedBase,
+    info: RewardInfo | None,
+    prompts: list[Prompt],
+    work: Work,
+    runtime: Runtime,
+) -> ScoreSum:
+    """Load the sources of the score, and settle their scales: once, for all processes, also after an interruption."""
+    asked = [row for row in prompts if row.split in ("ppo", "validation")]
+    size, precision = config.ppo.micro_batch_size, config.precision
+    score = build_score(config.score, shared, base.text, info, asked, size, precision)
+    if not runtime.any((work.folder / SCORE_FILE).is_file()):
+        if score.unmeasured:
+            score = score.measured_on(*_reference_samples(config, base, shared, asked, score.unmeasured[0], runtime))
+        if runtime.is_main:
+            score.write(work.folder)
+        runtime.wait()
+    return score.as_recorded(work.folder)
+
+
+def _reference_samples(
+    config: Config, base: LoadedBase, shared: SharedBase, asked: list[Prompt], name: str, runtime: Runtime
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Draw one response of the reference to each of some ppo prompts, as long as a rollout's."""
+    if runtime.zero == 3:
+        raise ConfigError(
+            f"score.classifiers.{name} has no mean and std, and with launch.zero 3 the base cannot answer before "
+            "training to measure them: give both, or use launch.zero 2"
+        )
+    rows = _of_split(asked, "ppo")[: config.score.normalisation_prompts]
+    drawn = sample(
+        shared,
+        "reference",
+        [base.text.encode_prompt(row.prompt) for row in rows],
+        base.text,
+        Sampling(config.ppo.temperature, config.ppo.max_new_tokens),
+        seed=derive_seed(config.seed, "normalisation"),
+        batch_size=config.ppo.rollout_batch_size,
+        keys=range(len(rows)),
+    )
+    return drawn.prompt_ids, drawn.response_ids
+
+
 def _roles(config: Config, work: Work) -> dict[str, RoleSource]:
-    """Say where each role's weights come from; the critic starts as the reward model."""
-    sft, reward = work.parents["sft"].path, work.parents["reward"].path
+    """Say where each role's weights come from.
+
+    The critic starts as the reward model, or, where the score has none, as the policy with a fresh head.
+    """
+    sft = work.parents["sft"].path
     previous = work.parents["previous-policy"].path if "previous-policy" in work.parents else sft
     roles = {
         "reference": RoleSource(folder=previous if config.ppo.reference == "previous" else sft),
         "policy": RoleSource(folder=previous if config.ppo.start == "previous" else sft, trainable=True),
-        "reward": RoleSource(folder=reward, head=True),
     }
+    if "reward" in work.parents:
+        roles["reward"] = RoleSource(folder=work.parents["reward"].path, head=True)
     if config.ppo.advantage == "gae" and config.ppo.critic == "adapter":
-        roles["critic"] = RoleSource(copy_of="reward", head=True, trainable=True)
+        start = "reward" if "reward" in roles else "policy"
+        roles["critic"] = RoleSource(copy_of=start, head=True, trainable=True)
     elif config.ppo.advantage == "gae":
         roles["critic"] = RoleSource(trunk_of="policy", head=True, trainable=True)
     return roles

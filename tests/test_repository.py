@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from rlhf.config.fields import section_in
 from rlhf.config.load import load_config
 from rlhf.config.recipe import Config
 from rlhf.stage_graph import STAGES
@@ -90,7 +91,9 @@ def _settings(cls: Any) -> Iterator[tuple[str, str]]:
     for entry in dataclasses.fields(cls):
         yield cls.__name__, entry.name
         factory = cls.__pydantic_fields__[entry.name].default_factory
-        if factory is not None and dataclasses.is_dataclass(value := factory()):
+        if (named := section_in(entry.type)) is not None:
+            yield from _settings(named)
+        elif factory is not None and dataclasses.is_dataclass(value := factory()):
             yield from _settings(type(value))
 
 

@@ -8,7 +8,7 @@ Every field carries one of three tags:
 """
 
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast, get_args, get_origin
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -68,9 +68,18 @@ def result_fields(value: Any, prefix: str = "") -> dict[str, Any]:
         inner = getattr(value, entry.name)
         if is_dataclass(inner):
             found |= result_fields(inner, f"{prefix}{entry.name}.")
+        elif section_in(entry.type) is not None:
+            for name, named in inner.items():
+                found |= result_fields(named, f"{prefix}{entry.name}.{name}.")
         elif effect_of(value.__class__, entry.name) == "result":
             found[f"{prefix}{entry.name}"] = plain(inner)
     return found
+
+
+def section_in(kind: Any) -> Any:
+    """Return the section that a field of this type holds many of, by name; None for any other type."""
+    inner = get_args(kind)[1] if get_origin(kind) is dict else None
+    return inner if is_dataclass(inner) else None
 
 
 def plain(value: Any) -> Any:

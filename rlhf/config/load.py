@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from yaml.constructor import ConstructorError
 
-from rlhf.config.fields import effect_of, plain
+from rlhf.config.fields import effect_of, plain, section_in
 from rlhf.config.recipe import Config
 from rlhf.errors import ConfigError, report_all
 
@@ -144,6 +144,9 @@ def config_help(only: str | None = None) -> str:
 def _described_fields(cls: Any, prefix: str = "") -> Iterable[tuple[str, Any, str, str]]:
     for name, info in cls.__pydantic_fields__.items():
         default = None if info.is_required() else info.get_default(call_default_factory=True)
+        if (named := section_in(info.annotation)) is not None:
+            yield from _described_fields(named, f"{prefix}{name}.NAME.")
+            continue
         if dataclasses.is_dataclass(default):
             yield from _described_fields(type(default), f"{prefix}{name}.")
         else:
@@ -253,9 +256,14 @@ def _found(value: Any) -> str:
 def _did_you_mean(location: Sequence[Any]) -> str:
     cls: Any = Config
     for part in location[:-1]:
+        if (named := section_in(cls)) is not None:
+            cls = named
+            continue
         cls = next((entry.type for entry in dataclasses.fields(cls) if entry.name == part), None)
-        if not dataclasses.is_dataclass(cls):
+        if not dataclasses.is_dataclass(cls) and section_in(cls) is None:
             return ""
+    if not dataclasses.is_dataclass(cls):
+        return ""
     names = [entry.name for entry in dataclasses.fields(cls)]
     close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
     if close:

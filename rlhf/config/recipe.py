@@ -7,6 +7,7 @@ from rlhf.config.base import BaseConfig, GoldConfig, LaunchConfig, TrackingConfi
 from rlhf.config.data import CandidatesConfig, PairsConfig, PromptsConfig, RankingsConfig
 from rlhf.config.fields import output, result, section
 from rlhf.config.reporting import EvaluateConfig, ExportConfig
+from rlhf.config.score import ScoreConfig
 from rlhf.config.training import PpoConfig, RewardConfig, SftConfig
 
 
@@ -24,6 +25,8 @@ class Config:
     """The base model."""
     gold: GoldConfig = result(lambda: GoldConfig())
     """Gold scorer of simulations."""
+    score: ScoreConfig = result(lambda: ScoreConfig())
+    """What a response is scored by, in PPO and in evaluation."""
     launch: LaunchConfig = result(lambda: LaunchConfig())
     """Processes and ZeRO stage of training stages."""
     tracking: TrackingConfig = result(lambda: TrackingConfig())

@@ -21,7 +21,7 @@ from rlhf.text import TextFormat
 
 log = logging.getLogger(__name__)
 ScoreFn = Callable[[Sequence[tuple[list[int], list[int]]]], Sequence[float]]
-"""(prompt ids, response ids) of many responses to their normalised scores."""
+"""(prompt ids, response ids) of many responses to their scores, those that PPO was rewarded with."""
 Gather = Callable[[list[PromptAnswers]], list[PromptAnswers]]
 POLICY, REFERENCE = "policy", "reference"
 _DRAWS = 1 << 16
@@ -30,7 +30,7 @@ _DRAWS = 1 << 16
 
 @dataclass(frozen=True)
 class Judges:
-    """Who judges a response: the reward model always, the rest where it exists (simulations only)."""
+    """Who judges a response: the score always, the rest where it exists (simulations only)."""
 
     score: ScoreFn
     gold: Callable[[PromptText, str], float] | None = None
@@ -131,9 +131,7 @@ def judge(text: TextFormat, samples: Samples, prompts: Sequence[PromptText], jud
     scores = [float(score) for score in judges.score(list(zip(samples.prompt_ids, samples.response_ids, strict=True)))]
     unusable = sum(not math.isfinite(score) for score in scores)
     if unusable:
-        raise TrainingError(
-            f"the reward model gave {unusable} of {len(scores)} test responses a score that is not finite"
-        )
+        raise TrainingError(f"{unusable} of {len(scores)} scores of test responses are not finite")
     answers = []
     for prompt, ids, ended, score in zip(prompts, samples.response_ids, samples.ended, scores, strict=True):
         response = text.decode_response(ids)

@@ -25,7 +25,7 @@ from rlhf.text import TextFormat, load_text_format
 
 BASE_FILE = "base.json"
 HEAD_TOLERANCE = 1e-3
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 log = logging.getLogger(__name__)
 
 
@@ -135,7 +135,7 @@ def load_base(folder: Path, config: BaseConfig, precision: Literal["fp32", "bf16
             f"{spec.weights_hash[:12]}); put the old files back, or run the stage `base` again and all that follow"
         )
     text = _checked_text(spec, source, config)
-    model = _load_model(source, config, _DTYPES[precision], local_device())
+    model = _load_model(source, config, DTYPES[precision], local_device())
     # Adapters record this name: a hub id, or the last part of a path, since shared files name no one's folders.
     model.name_or_path = {"embedded": "embedded", "local": Path(spec.model).name}.get(spec.kind, spec.model)
     return LoadedBase(model, text, spec.weights_hash, spec, config.gradient_checkpointing)
@@ -171,8 +171,8 @@ def _checked_text(spec: BaseSpec, source: Path, config: BaseConfig) -> TextForma
     return text
 
 
-def hash_weight_files(source: Path) -> str:
-    """Hash the safetensors files of a model folder.
+def hash_weight_files(source: Path, owner: str = "base") -> str:
+    """Hash the safetensors files of a model folder; `owner` says in messages whose they are.
 
     Raises:
         ArtifactError: There are none; pickled weights are refused.
@@ -181,7 +181,7 @@ def hash_weight_files(source: Path) -> str:
     if not files:
         pickled = sorted(path.name for path in source.glob("*.bin"))
         found = f"only {', '.join(pickled)}, and pickled weights can run code" if pickled else "none"
-        raise ArtifactError(f"base {source}: no *.safetensors file ({found}); convert the model to safetensors")
+        raise ArtifactError(f"{owner} {source}: no *.safetensors file ({found}); convert the model to safetensors")
     return hash_value({path.name: hash_file(path) for path in files})
 
 
@@ -265,13 +265,22 @@ def _locate(kind: str, model: str, revision: str | None, folder: Path) -> Path:
         if not Path(model).is_dir():
             raise ArtifactError(f"base {model}: the folder is gone; put it back or run the stage `base` again")
         return Path(model)
+    return fetch_model(model, revision, "base")
+
+
+def fetch_model(model: str, revision: str | None, owner: str) -> Path:
+    """Return the folder of a hub model's files, downloaded if need be; `owner` says in messages whose they are.
+
+    Raises:
+        ResourceError: They are neither on this machine nor reachable.
+    """
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except _hub_errors() as error:
-        raise ResourceError(f"base {model} at {revision}: not in the cache and not downloadable: {error}") from error
+        raise ResourceError(f"{owner} {model} at {revision}: not in the cache and not downloadable: {error}") from error
 
 
 def local_device() -> torch.device:

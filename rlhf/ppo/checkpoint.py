@@ -61,10 +61,11 @@ class Progress:
     base_hash: str = ""
 
 
-def fingerprint(config: PpoConfig, seed: int, prompts: list[str]) -> str:
-    """Hash what a resumed run must share with the run that was stopped."""
+def fingerprint(config: PpoConfig, seed: int, prompts: list[str], score_identity: str | None = None) -> str:
+    """Hash what a resumed run must share with the run that was stopped; `score_identity` is None for the reward alone."""
     settings = {key: value for key, value in plain(config).items() if key not in _FREE_FIELDS}
-    return hash_value({"config": settings, "seed": seed, "prompts": prompts})
+    scored = {} if score_identity is None else {"score": score_identity}
+    return hash_value({"config": settings, "seed": seed, "prompts": prompts, **scored})
 
 
 def save_checkpoint(
@@ -131,7 +132,7 @@ def load_checkpoint(
         ) from error
     if recorded != identity:
         raise ArtifactError(
-            f"{path}: made with other ppo settings, seed or prompts; put them back, or delete {path.parent} to start anew"
+            f"{path}: made with other ppo settings, seed, prompts or score sources; put them back, or delete {path.parent} to start anew"
         )
     for role in trained_roles(shared):
         shared.load_role(role, path / role)

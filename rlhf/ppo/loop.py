@@ -92,6 +92,8 @@ def train_ppo(
     folder: Path,
     tracker: Tracker,
     runtime: Runtime,
+    *,
+    score_identity: str | None = None,
 ) -> PpoOutcome:
     """Train the policy's adapter and the critic; resume from the newest checkpoint in `folder` where there is one.
 
@@ -100,19 +102,22 @@ def train_ppo(
         text: Prompt format and end tokens.
         prompts: Prompts of rollouts, drawn without replacement in every pass.
         validation: Prompts that are only looked at.
-        score_fn: Normalised scores of (prompt, response) token ids.
+        score_fn: Scores of (prompt, response) token ids.
         config: The `ppo` section.
         seed: Seed of the run.
         folder: Where checkpoints, samples and the final policy go.
         tracker: Takes the numbers.
         runtime: Processes.
+        score_identity: Hash of what `score_fn` scores by, which a resumed run must share; None for the reward role.
 
     Raises:
         ConfigError: Batches do not divide, responses do not fit, or the policy would never be trained.
         StoppedBySignal: A signal arrived; a checkpoint was written.
         TrainingError: The collapse guard stopped the run.
     """
-    trainer = _Trainer(shared, text, prompts, validation, score_fn, config, seed, folder, tracker, runtime)
+    trainer = _Trainer(
+        shared, text, prompts, validation, score_fn, config, seed, folder, tracker, runtime, score_identity
+    )
     with runtime.noticing_signals(), tracker.progress(config.updates, "ppo") as bar:
         bar.update(trainer.progress.update)
         if trainer.progress.update == 0:
@@ -141,6 +146,7 @@ class _Trainer:
         folder: Path,
         tracker: Tracker,
         runtime: Runtime,
+        score_identity: str | None,
     ) -> None:
         self.shared, self.text, self.score_fn = shared, text, score_fn
         self.config, self.seed, self.folder = config, seed, folder
@@ -151,7 +157,8 @@ class _Trainer:
         self.validation = encode_prompts(validation[: config.evaluation_prompts], text, config)
         shared.to(runtime.device)
         self.engine = make_engine(shared, config, runtime)
-        self.identity = fingerprint(config, seed, [hash_value(ids) for ids in (*self.prompts.ids, *self.validation)])
+        asked = [hash_value(ids) for ids in (*self.prompts.ids, *self.validation)]
+        self.identity = fingerprint(config, seed, asked, score_identity)
         torch.manual_seed(seed)  # for scorers that draw; a checkpoint replaces it
         found = load_checkpoint(folder, shared, self.engine, self.identity, runtime.process_index)
         self.progress = found or Progress(

@@ -43,7 +43,7 @@ def measure_update(rollout: Rollout, targets: Targets, done: Optimised, runtime:
 
 
 def describe(rollout: Rollout, runtime: Runtime, weights: Tensor | None = None) -> dict[str, float]:
-    """Return means over episodes: score, KL (sum per sequence), length, share that ended, entropy (per token).
+    """Return means over episodes: score and what its sources gave, KL (sum per sequence), length, share that ended, entropy (per token).
 
     Args:
         rollout: This process's episodes.
@@ -60,6 +60,7 @@ def describe(rollout: Rollout, runtime: Runtime, weights: Tensor | None = None) 
         "length_tokens": mask.sum(1).float(),
         "eos_rate": rollout.ended.float(),
         "entropy_sum": (rollout.entropies * mask).sum(1),
+        **{f"score_{name}": part for name, part in rollout.score_parts.items()},
     }
     means = _means(columns, weights, runtime)
     means["score_std"] = max(0.0, means.pop("score_square") - means["score_mean"] ** 2) ** 0.5
@@ -88,6 +89,7 @@ def measure_validation(
     samples = sample_episodes(shared, text, local, keys, config, seed, in_step=runtime.in_step)
     rollout = examine(shared, samples, score_samples(score_fn, samples), config, runtime)
     numbers = describe(rollout, runtime, weights)
+    parts = rollout.score_parts
     numbers["score_error"] = numbers["score_std"] / max(1, len(prompts) - 1) ** 0.5
     shown = [
         {
@@ -95,6 +97,7 @@ def measure_validation(
             "response": text.decode_response(samples.response_ids[row]),
             "score": float(rollout.scores[row]),
             "ended": samples.ended[row],
+            **({"scores": {name: float(part[row]) for name, part in parts.items()}} if parts else {}),
         }
         for row in range(min(SHOWN_SAMPLES, len(local)))
     ]

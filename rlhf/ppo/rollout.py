@@ -5,7 +5,7 @@ model, prompt and response are laid end to end and padded on the right, so that 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor
 from rlhf.config.training import PpoConfig
 from rlhf.models.logprobs import frozen_head_logprobs, predicting, response_logprobs
 from rlhf.models.roles import SharedBase
+from rlhf.reward.sources import Scores
 from rlhf.runtime import Runtime
 from rlhf.sampling import Samples, Sampling, sample
 from rlhf.tensors import lengths_to_mask, pad_right, unflatten
@@ -21,8 +22,8 @@ from rlhf.text import TextFormat
 
 # Reference responses draw from keys that neither rollouts nor looks at the validation prompts reach.
 REFERENCE_KEYS = 1 << 41
-# Scores of (prompt, response) token ids, normalised to mean 0 and standard deviation 1 on SFT samples.
-ScoreFn = Callable[[list[list[int]], list[list[int]]], Tensor]
+# Scores of (prompt, response) token ids; a tensor where there is nothing to tell but the total.
+ScoreFn = Callable[[list[list[int]], list[list[int]]], Tensor | Scores]
 
 
 @dataclass
@@ -34,13 +35,14 @@ class Rollout:
         prompt_lengths: Tokens of each prompt.
         response_mask: True on response tokens, the end token included.
         ended: Whether the response ended by itself.
-        scores: Normalised scores.
+        scores: What the responses are scored by in all.
         logprobs: The policy's, recomputed as in training, in nats.
         reference_logprobs: The reference's, in nats.
         values: The critic's estimate before each token.
         entropies: Entropy of the policy at each token, in nats.
         sampler_gap: Mean absolute difference between the sampler's and the trainer's logprobs, in nats.
         compared_scores: Scores of reference responses to the same prompts, where the score is shaped by them.
+        score_parts: What each source of the score gave, where there are several.
     """
 
     sequences: list[list[int]]
@@ -54,6 +56,7 @@ class Rollout:
     entropies: Float[Tensor, "batch response"]
     sampler_gap: float
     compared_scores: Float[Tensor, "batch samples"] | None = None
+    score_parts: dict[str, Float[Tensor, " batch"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -80,14 +83,18 @@ def score_references(
     prompts = [prompt for prompt in samples.prompt_ids for _ in range(count)]
     keys = [REFERENCE_KEYS + key * count + place for key in keys for place in range(count)]
     drawn = sample_episodes(shared, text, prompts, keys, config, seed, role="reference", in_step=in_step)
-    return score_samples(score_fn, drawn).view(-1, count)
+    return score_samples(score_fn, drawn).total.view(-1, count)
 
 
-def score_samples(score_fn: ScoreFn, samples: Samples) -> Float[Tensor, " batch"]:
+def score_samples(score_fn: ScoreFn, samples: Samples) -> Scores:
     """Score whole responses, end token included, as they were cut."""
-    scores = score_fn(samples.prompt_ids, samples.response_ids).detach().float().cpu()
-    assert scores.shape == (len(samples.prompt_ids),), f"score_fn returned shape {tuple(scores.shape)}"
-    return scores
+    found = score_fn(samples.prompt_ids, samples.response_ids)
+    scores = found if isinstance(found, Scores) else Scores(found)
+    columns = {"total": scores.total, **scores.parts}
+    for name, column in columns.items():
+        assert column.shape == (len(samples.prompt_ids),), f"score_fn returned {name} of shape {tuple(column.shape)}"
+    total, *parts = (column.detach().float().cpu() for column in columns.values())
+    return Scores(total, dict(zip(scores.parts, parts, strict=True)))
 
 
 @torch.no_grad()
@@ -117,9 +124,7 @@ def sample_episodes(
 
 
 @torch.no_grad()
-def examine(
-    shared: SharedBase, samples: Samples, scores: Float[Tensor, " batch"], config: PpoConfig, runtime: Runtime
-) -> Rollout:
+def examine(shared: SharedBase, samples: Samples, scores: Scores, config: PpoConfig, runtime: Runtime) -> Rollout:
     """Compute old logprobs, reference logprobs and, where there is a critic, values of sampled episodes."""
     sequences = [
         [*prompt, *response] for prompt, response in zip(samples.prompt_ids, samples.response_ids, strict=True)
@@ -148,7 +153,19 @@ def examine(
     sampled = pad_right(samples.logprobs, 0.0, torch.float32)
     gap = ((sampled - logprobs).abs() * mask).sum() / mask.sum()
     ended = torch.tensor(samples.ended)
-    return Rollout(sequences, prompt_lengths, mask, ended, scores, logprobs, reference, values, entropies, float(gap))
+    return Rollout(
+        sequences,
+        prompt_lengths,
+        mask,
+        ended,
+        scores.total,
+        logprobs,
+        reference,
+        values,
+        entropies,
+        float(gap),
+        score_parts=scores.parts,
+    )
 
 
 def micro_batches(

@@ -24,6 +24,7 @@ from tests.unit.ppo.world import TINY, even_share, prompts
 # One minibatch per epoch, so that every number of processes takes the same steps.
 SETTINGS = {**TINY, "minibatch_size": TINY["batch_size"], "updates": 3, "checkpoint_every": 1, "keep_checkpoints": 3}
 ROLLOUT = "rollout.pt"
+WHOLE = ("sampler_gap", "compared_scores", "score_parts")
 
 
 def main(folder: Path, zero: int, jobs: list[str]) -> None:
@@ -93,7 +94,7 @@ def _record(shared: SharedBase, text: TextFormat, config: PpoConfig, runtime: Ru
 def _share(rollout: Rollout, runtime: Runtime) -> Rollout:
     """Return every n-th episode."""
     rows = slice(runtime.process_index, None, runtime.process_count)
-    own = {name: value[rows] for name, value in vars(rollout).items() if name not in ("sampler_gap", "compared_scores")}
+    own = {name: value[rows] for name, value in vars(rollout).items() if name not in WHOLE}
     return dataclasses.replace(rollout, **own)
 
 

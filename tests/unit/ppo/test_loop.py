@@ -24,6 +24,7 @@ from rlhf.ppo.loop import learning_rates, make_engine
 from rlhf.ppo.optimise import Targets, _plan, make_targets, optimise
 from rlhf.ppo.prompts import PromptSource, prompt_order
 from rlhf.ppo.rollout import Rollout, even_out, examine, lay_out, micro_batches, sample_episodes, score_samples
+from rlhf.reward.sources import Scores
 from rlhf.runtime import Runtime, StoppedBySignal, start_runtime
 from rlhf.tracking import read_metrics
 from tests.tiny import shake, tiny_base, tiny_roles
@@ -134,7 +135,7 @@ def test_values_and_logprobs_do_not_depend_on_how_rows_are_batched(tmp_path: Pat
     ids = [base.text.encode_prompt(prompt.prompt) for prompt in prompts(8)]
     samples = sample_episodes(shared, base.text, ids, range(8), PpoConfig(**TINY), 1)
     results = [
-        examine(shared, samples, torch.zeros(8), PpoConfig(**{**TINY, **batching}), start_runtime())
+        examine(shared, samples, Scores(torch.zeros(8)), PpoConfig(**{**TINY, **batching}), start_runtime())
         for batching in ({"micro_batch_size": 8}, {"micro_batch_size": 1}, {"micro_batch_tokens": 40})
     ]
     for name in ("logprobs", "reference_logprobs", "values", "entropies"):
