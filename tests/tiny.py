@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from rlhf.config.base import BaseConfig, LoraSection
 from rlhf.models.base import LoadedBase, describe_base, load_base
@@ -54,6 +60,44 @@ def tiny_model(vocabulary: int, *, seed: int = 0, hidden: int = 32, scale: float
     with torch.no_grad():
         model.lm_head.weight.mul_(scale)
     return model
+
+
+def tiny_classifier(
+    folder: Path,
+    *,
+    labels: tuple[str, ...] = ("score",),
+    template: bool = True,
+    seed: int = 5,
+    pad: str | None = START,
+    problem_type: str | None = None,
+) -> Path:
+    """Write a random sequence classifier with a tokenizer of its own."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_tokenizer_json()),
+        eos_token=END,
+        pad_token=pad,
+        extra_special_tokens=[START],
+    )
+    if template:
+        tokenizer.chat_template = TEMPLATE
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.3,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        pad_token_id=None if pad is None else tokenizer.pad_token_id,
+        problem_type=problem_type,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def tiny_base(

@@ -265,7 +265,7 @@ def _did_you_mean(location: Sequence[Any]) -> str:
     if not dataclasses.is_dataclass(cls):
         return ""
     names = [entry.name for entry in dataclasses.fields(cls)]
-    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.55)
     if close:
         return f"; did you mean {close[0]!r}?"
     home = sorted(_sections_with(str(location[-1]), Config))

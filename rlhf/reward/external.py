@@ -107,8 +107,11 @@ def load_classifier(name: str, config: ClassifierConfig, precision: Literal["fp3
         ArtifactError: The weights are missing, not safetensors, or those of another kind of model.
         ConfigError: There is no such folder, label or padding token, or a hub model is not pinned.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     owner = f"score.classifiers.{name}"
     source = Path(config.model).expanduser()
     if not source.is_dir():
@@ -120,7 +123,7 @@ def load_classifier(name: str, config: ClassifierConfig, precision: Literal["fp3
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 source, dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"{owner} {source}: the classifier does not load ({error})") from error
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])

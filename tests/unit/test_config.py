@@ -198,3 +198,39 @@ def test_configuration_is_frozen() -> None:
 def test_batches_that_do_not_divide_are_refused(tmp_path: Path, settings: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_config(write(tmp_path, f"run: x\nppo: {{{settings}}}\n"))
+
+
+def test_score_sources_are_given_by_name_and_overridden_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("run: x\nscore:\n  functions: {polite: {function: rules.py:polite}}\n")
+    config = load_config(path, ["--score.functions.polite.weight", "0.5", "--score.length.weight", "0.1"])
+    assert config.score.functions["polite"].weight == 0.5
+    assert config.score.length.weight == 0.1
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config))
+    assert load_config(copy) == config
+    text = config_help("score")
+    assert "score.functions.NAME.weight = 1.0  [result]" in text
+    assert "score.classifiers.NAME.model = null  [result]" in text
+
+
+@pytest.mark.parametrize(
+    ("score", "says"),
+    [
+        ({"functions": {"f": {"functoin": "a.py:f"}}}, "did you mean 'function'?"),
+        ({"functions": {"f": {}}}, "score.functions.f.function: missing"),
+        ({"functions": {"f": {"function": "rules.py"}}}, "write path/to/file.py:function or module:function"),
+        ({"functions": {"F f": {"function": "a.py:f"}}}, "'F f': use small letters"),
+        ({"functions": {"mean": {"function": "a.py:f"}}}, "'mean' is taken"),
+        ({"functions": {"x": {"function": "a:f"}}, "classifiers": {"x": {"model": "m"}}}, "'x' is taken"),
+        ({"classifiers": {"x": {"model": "m", "mean": 1}}}, "give both, or neither"),
+        ({"classifiers": {"x": {"model": "m", "mean": 1, "std": 0}}}, "score.classifiers.x.std"),
+        ({"reward": 0}, "every weight is 0"),
+        ({"length": {"weight": -1}}, "score.length.weight"),
+        ({"classifiers": 3}, "score.classifiers"),
+    ],
+)
+def test_mistakes_in_score_sources_are_told(score: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config({"run": "x", "score": score}, "test")
+    assert says in str(error.value)

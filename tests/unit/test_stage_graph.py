@@ -100,6 +100,52 @@ def test_damaged_file_makes_its_stage_and_those_below_stale(tmp_path: Path, cont
     assert "sft runs again" in changed["ppo"]
 
 
+def test_a_recipe_that_says_nothing_of_scores_has_the_inputs_it_always_had(tmp_path: Path) -> None:
+    for score in ({}, {"reward": 1.0, "length": {"free_tokens": 0}}, {"normalisation_prompts": 99}):
+        fields = fields_of("ppo", recipe(tmp_path, score=score)) | fields_of("evaluate", recipe(tmp_path, score=score))
+        assert not [name for name in fields if name.startswith("score.")]
+    tone = {"model": "a/b", "revision": "0" * 40}
+    fields = fields_of("ppo", recipe(tmp_path, score={"normalisation_prompts": 99, "classifiers": {"tone": tone}}))
+    assert fields["score.normalisation_prompts"] == 99
+    assert fields["score.classifiers.tone.revision"] == "0" * 40
+
+
+def test_score_sources_and_their_files_belong_to_ppo_and_evaluation(tmp_path: Path) -> None:
+    rules, tone = tmp_path / "rules.py", tmp_path / "tone"
+    rules.write_text("def f(**_): ...\n")
+    tone.mkdir()
+    (tone / "model.safetensors").write_text("weights")
+    score = {"functions": {"polite": {"function": f"{rules}:f"}}, "classifiers": {"tone": {"model": str(tone)}}}
+    config = recipe(tmp_path / "run", score=score)
+    run = finish_all(config)
+    assert stale(config, run) == {}
+    rules.write_text("def f(**_): return []\n")
+    found = stale(config, run)
+    assert list(found) == ["ppo", "evaluate", "export"]
+    assert found["ppo"] == (f"file {rules} changed",)
+    rules.write_text("def f(**_): ...\n")
+    (tone / "model.safetensors").write_text("weights!")
+    assert stale(config, run)["ppo"] == (f"file {tone} changed",)
+    (tone / "model.safetensors").write_text("weights")
+    score["functions"]["polite"]["weight"] = 2  # pyright: ignore[reportArgumentType]
+    found = stale(recipe(tmp_path / "run", score=score), run)
+    assert found["ppo"] == ("score.functions.polite.weight 1.0 -> 2.0",)
+
+
+def test_without_the_reward_model_nothing_that_only_it_needs_is_run(tmp_path: Path) -> None:
+    length = {"length": {"weight": 0.1}}
+    assert needed_stages(recipe(tmp_path, score=length)) == STAGES
+    needed = needed_stages(recipe(tmp_path, score={"reward": 0, **length}))
+    assert needed == ("base", "prompts", "sft", "ppo", "evaluate", "export")
+    finish_all(recipe(tmp_path, score={"reward": 0, **length}))
+
+
+def test_an_imported_policy_is_not_made_anew_for_another_score(tmp_path: Path) -> None:
+    config = recipe(tmp_path, ppo={"import_path": "p"}, score={"length": {"weight": 0.1}})
+    assert "score.length.weight" not in fields_of("ppo", config)
+    assert fields_of("evaluate", config)["score.length.weight"] == 0.1
+
+
 def test_imports_make_what_lies_above_superfluous(tmp_path: Path) -> None:
     assert needed_stages(recipe(tmp_path)) == STAGES
     reward = recipe(tmp_path, reward={"import_path": "r"})

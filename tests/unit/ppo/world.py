@@ -47,7 +47,13 @@ def even_share(prompt_ids: list[list[int]], response_ids: list[list[int]]) -> Te
 
 
 def train(
-    folder: Path, *, shared: SharedBase | None = None, score: Any = even_share, seed: int = 1, **changes: Any
+    folder: Path,
+    *,
+    shared: SharedBase | None = None,
+    score: Any = even_share,
+    score_identity: str | None = None,
+    seed: int = 1,
+    **changes: Any,
 ) -> tuple[PpoOutcome, SharedBase]:
     """Train in `folder/ppo` with a base in `folder/base`."""
     config = PpoConfig(**{**TINY, **changes})
@@ -56,7 +62,19 @@ def train(
     out = folder / "ppo"
     out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(out, bars=False)
-    outcome = train_ppo(shared, base.text, prompts(), prompts(12), score, config, seed, out, tracker, start_runtime())
+    outcome = train_ppo(
+        shared,
+        base.text,
+        prompts(),
+        prompts(12),
+        score,
+        config,
+        seed,
+        out,
+        tracker,
+        start_runtime(),
+        score_identity=score_identity,
+    )
     return outcome, shared
 
 
