@@ -30,7 +30,7 @@ PURPOSE: dict[StageName, str] = {
     "rankings": "collect the rankings and freeze a checked export",
     "pairs": "turn rankings into weighted preference pairs",
     "reward": "train the reward model on the pairs",
-    "ppo": "optimise the policy's adapter against the reward model",
+    "ppo": "optimise the policy's adapter against the score",
     "evaluate": "compare SFT, best-of-n and PPO on test prompts",
     "export": "write and verify the aligned adapter",
 }

@@ -3,7 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -69,7 +69,7 @@ def tiny_classifier(
     template: bool = True,
     seed: int = 5,
     pad: str | None = START,
-    problem_type: str | None = None,
+    problem_type: Literal["multi_label_classification"] | None = None,
 ) -> Path:
     """Write a random sequence classifier with a tokenizer of its own."""
     tokenizer = PreTrainedTokenizerFast(

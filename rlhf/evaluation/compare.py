@@ -88,7 +88,7 @@ class Evaluation:
     win_rate: Estimate
     win_rate_over_best_of_n: Estimate
     judge: Literal["gold", "score"]
-    """What decides a win: the gold where there is one, otherwise the reward model's score."""
+    """What decides a win: the gold where there is one, otherwise the score that PPO was rewarded with."""
     kl_k3: Estimate
     length_controlled: LengthControl | None
     gold_parts: dict[str, PartGain]

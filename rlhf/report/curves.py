@@ -49,8 +49,8 @@ REWARD_ACCURACY = CurveSpec(
     "reward/held_out_accuracy", note="Right is what the annotators said.", percent=True,
 )  # fmt: skip
 PPO_SCORE = CurveSpec(
-    "ppo-score", "ppo", "Score", "SFT standard deviations", "ppo/score_mean", "validation/score_mean",
-    "validation", "PPO update", "The reward model's view; 0 is the SFT policy's mean.",
+    "ppo-score", "ppo", "Score", "score", "ppo/score_mean", "validation/score_mean", "validation", "PPO update",
+    "What PPO is rewarded with; of a reward model alone, 0 is the SFT policy's mean and 1 its standard deviation.",
 )  # fmt: skip
 PPO_KL = CurveSpec(
     "ppo-kl", "ppo", "KL to the reference", "nats per response", "ppo/kl_nats", "validation/kl_nats",

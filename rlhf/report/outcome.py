@@ -42,7 +42,7 @@ def draw_win_rates(inputs: ReportInputs) -> Picture | Missing:
     as_percent(axes)
     axes.set_xlabel("share of prompts won, a tie is half")
     judge = (
-        "the gold scorer" if figures["judge"] == "gold" else "the reward model's own score (there is no gold scorer)"
+        "the gold scorer" if figures["judge"] == "gold" else "the very score that PPO raised (there is no gold scorer)"
     )
     caption = (
         f"n = {figures['prompts']} test prompts, judged by {judge}; 95% Wilson intervals. The dashed line is a coin."
@@ -150,7 +150,7 @@ def draw_score_against_gold(inputs: ReportInputs) -> Picture | Missing:
         correlation = rank_correlation(scores, golds)
         found.append(f"{label} {correlation:.2f}" if correlation is not None else f"{label} undefined (all equal)")
     name_colours(axes, [("SFT", SFT), ("PPO", PPO)])
-    axes.set_xlabel("score (SFT standard deviations)")
+    axes.set_xlabel("score")
     axes.set_ylabel("gold")
     drawn = f", {len(range(*shown.indices(len(rows))))} drawn" if shown.step > 1 else ""
     caption = (
@@ -186,7 +186,7 @@ def draw_frontier(inputs: ReportInputs, judge: str) -> Picture | Missing:
         inputs: The report's inputs.
         judge: `score` (also shows the path that training took on validation prompts) or `gold`.
     """
-    title = f"What a nat of KL buys: {'reward model score' if judge == 'score' else 'gold'}"
+    title = f"What a nat of KL buys: {judge}"
     figures = inputs.evaluation
     if figures is None:
         return Missing(title, NO_EVALUATION)
@@ -209,7 +209,7 @@ def draw_frontier(inputs: ReportInputs, judge: str) -> Picture | Missing:
         axes.errorbar(root, estimate["value"], yerr=reach, color=colour, marker="o", markersize=8, zorder=5)
         write_note(axes, label, root, estimate["value"], colour, (10, -4) if name == "ppo" else (7, -13), bold=True)
     axes.set_xlabel("√KL to the reference  (√nats per response)")
-    axes.set_ylabel("score (SFT standard deviations)" if judge == "score" else "gold")
+    axes.set_ylabel(judge)
     trail = f" The pale path is training, seen at {looks} looks at validation prompts." if looks else ""
     samples = curve[-1]["n"]
     caption = (

@@ -39,7 +39,7 @@ def verdict(inputs: ReportInputs) -> str:
     if figures is None:
         return "This run has not been evaluated yet."
     gain, what = (
-        (figures["gold_gain"], "gold") if figures["gold_gain"] else (figures["score_gain"], "the reward model's score")
+        (figures["gold_gain"], "gold") if figures["gold_gain"] else (figures["score_gain"], "the score that PPO raised")
     )
     errors = _in_errors(gain)
     if abs(errors) < CLEAR:

@@ -124,7 +124,7 @@ def test_a_run_without_gold_is_told_apart(tmp_path):
     assert "no gold scorer" in " ".join(missing.reason for missing in found.missing)
     picture = draw_win_rates(inputs)
     assert isinstance(picture, Picture)
-    assert "reward model's own score" in picture.caption
+    assert "the very score that PPO raised" in picture.caption
 
 
 def test_a_curve_of_one_point_is_not_drawn(tmp_path):

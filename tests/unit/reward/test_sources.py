@@ -99,7 +99,7 @@ def test_a_weight_of_0_only_watches(tmp_path: Path) -> None:
 
 
 def test_measured_scales_bring_samples_to_mean_0_and_deviation_1_and_are_kept(tmp_path: Path) -> None:
-    options = {"classifiers": {"tone": {"model": str(tiny_classifier(tmp_path / "tone"))}}}
+    options: dict[str, Any] = {"classifiers": {"tone": {"model": str(tiny_classifier(tmp_path / "tone"))}}}
     score, (ids, answers, _) = build(tmp_path, **options)
     assert score.unmeasured == ["tone"]
     with pytest.raises(ConfigError, match=r"score.classifiers.tone: .*give mean and std"):
