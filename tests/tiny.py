@@ -72,7 +72,7 @@ def tiny_classifier(
     problem_type: Literal["multi_label_classification"] | None = None,
 ) -> Path:
     """Write a random sequence classifier with a tokenizer of its own."""
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_tokenizer_json()),
         eos_token=END,
         pad_token=pad,

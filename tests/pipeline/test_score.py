@@ -44,7 +44,8 @@ def test_ppo_and_evaluation_score_by_the_same_sum_without_a_reward_model(copy: S
         assert policy["score"]["value"] == pytest.approx(-0.15 * policy["length_tokens"]["value"], abs=1e-5)
 
     (copy.folder / "rules.py").write_text(RULES.replace("/ 10", "/ 20"))
-    assert "file rules.py changed" in copy.rlhf("run", str(RECIPE), *SOURCES, "--dry-run").stdout
+    told = copy.rlhf("run", str(RECIPE), *SOURCES, "--dry-run").stderr
+    assert "ppo        would run: file rules.py changed" in told
     refused = copy.rlhf("evaluate", str(RECIPE), *SOURCES, check=False)
     assert refused.returncode == 1
     assert "trained on other score sources than the recipe names now (short changed)" in refused.stderr
