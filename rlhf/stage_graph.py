@@ -118,7 +118,7 @@ def _kept_with_import(stage: StageName) -> set[str]:
     if stage == "rankings":
         kept |= {"rankings.min_agreement"}
     if stage == "reward":
-        kept |= {"reward.control"}
+        kept |= {"reward.control", "reward.uncertainty_penalty"}
     return kept
 
 

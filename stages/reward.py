@@ -1,4 +1,4 @@
-"""Stage reward: an adapter and a scalar head on the shared base learn to score responses as people rank them.
+"""Stage reward: an adapter and its scalar heads on the shared base learn to score responses as people rank them.
 
 Reads base, prompts, sft and pairs. Writes a PEFT folder, head.safetensors, reward.json (pooling, score normalisation,
 base hash), calibration.json, and, where people ranked, trust.json (accuracy by annotator and source) and
@@ -47,7 +47,7 @@ def run(config: Config) -> Path:
         base = load_base(work.parents["base"].path, config.base, config.precision)
         if config.reward.import_path is not None:
             shared, info = import_reward(base, work.parents["sft"].path, config.reward.import_path)
-            info = _control_imported(config, info)
+            info = _change_imported(config, info)
         else:
             shared = build_reward_base(
                 base, work.parents["sft"].path, config.reward, derive_seed(config.seed, "reward")
@@ -56,14 +56,23 @@ def run(config: Config) -> Path:
         publish_reward(shared, info, work.folder, runtime)
         work.draft.processes = runtime.process_count
         work.draft.facts |= {"control": info.control, "pooling": info.pooling, "score_std": info.score_std}
+        if info.heads > 1:
+            work.draft.facts |= {"heads": info.heads, "uncertainty_penalty": info.uncertainty_penalty}
         final = work.run.folder("reward")
     return final
 
 
-def _control_imported(config: Config, info: RewardInfo) -> RewardInfo:
-    """An imported model can be turned upside down, but not trained on shuffled labels."""
+def _change_imported(config: Config, info: RewardInfo) -> RewardInfo:
+    """An imported model can be turned upside down or made more pessimistic, but not trained on shuffled labels."""
     if config.reward.control == "shuffled":
         raise ConfigError("reward.control 'shuffled' shuffles the training labels; an imported reward model has none")
+    penalty = config.reward.uncertainty_penalty or info.uncertainty_penalty
+    if penalty and info.heads == 1:
+        raise ConfigError(
+            f"reward.uncertainty_penalty is {penalty}, and the reward model in {config.reward.import_path} has one head, which "
+            "has no variance; leave the penalty out, or import a model that was trained with reward.heads 2 or more"
+        )
+    info = dataclasses.replace(info, uncertainty_penalty=penalty)
     return info if config.reward.control == "none" else dataclasses.replace(info, control="flipped")
 
 

@@ -59,7 +59,7 @@ class SftConfig:
 
 @section
 class RewardConfig:
-    """Reward model: an adapter and a scalar head on the shared base."""
+    """Reward model: an adapter and one or several scalar heads on the shared base."""
 
     import_path: Path | None = result(None)
     """Take the reward model from this folder (PEFT adapter, head.safetensors, reward.json) instead of training it."""
@@ -67,6 +67,10 @@ class RewardConfig:
     """Start from a copy of the SFT adapter, or from a new one."""
     lora: LoraSection = result(lambda: LoraSection())
     """The adapter's shape when it is fresh; a copy keeps the SFT adapter's."""
+    heads: int = result(1, ge=1, le=64)
+    """Scalar heads on the adapter, each trained on its own weighting of the prompts; the score is their mean."""
+    uncertainty_penalty: float = result(0.0, ge=0)
+    """Subtract this many times the variance of the heads' normalised scores (Coste et al. 2024)."""
     pooling: Literal["last", "mean"] = result("last")
     """Read the score at the last response token, or average it over the response."""
     learning_rate: float = result(2e-4, gt=0)
@@ -110,6 +114,15 @@ class RewardConfig:
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         require_multiple(self.batch_prompts, self.micro_batch_prompts, "batch_prompts", "micro_batch_prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _one_head_has_no_variance(self) -> Self:
+        if self.uncertainty_penalty and self.heads == 1 and self.import_path is None:
+            raise ValueError(
+                f"uncertainty_penalty is {self.uncertainty_penalty} and heads is 1: one head has no variance; set heads to 2 "
+                "or more (4 is a good start), or leave uncertainty_penalty out"
+            )
         return self
 
     @model_validator(mode="after")

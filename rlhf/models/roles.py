@@ -45,7 +45,8 @@ class RoleSource:
 
     Exactly one of `folder`, `copy_of`, `fresh` and `trunk_of` is given. `trunk_of` makes a role without an adapter of
     its own: only a head on another role's trunk. A head is loaded from the folder where there is one, copied with
-    `copy_of`, and drawn at random otherwise.
+    `copy_of`, and drawn at random otherwise. `heads` is how many scalars a drawn head has, each drawn by itself; a folder
+    has as many as were saved, and a copy is the mean of them.
     """
 
     folder: Path | None = None
@@ -53,6 +54,7 @@ class RoleSource:
     fresh: LoraSection | None = None
     trunk_of: str | None = None
     head: bool = False
+    heads: int = 1
     trainable: bool = False
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class SharedBase(nn.Module):
 
     Attributes:
         peft_model: The base with all adapters attached.
-        heads: One linear layer to a scalar (fp32) for each role that has one.
+        heads: One linear layer (fp32) for each role that has one: to a scalar, or to one scalar per head of an ensemble.
         adapter_of: Adapter name of each role; a head-only critic has the policy's.
         base_hash: Hash of the base's weight files, written into every saved adapter.
     """
@@ -141,8 +143,13 @@ class SharedBase(nn.Module):
             return self.model.base_model(input_ids=input_ids, use_cache=False, **options).last_hidden_state
 
     def read_head(self, role: str, hidden: Float[Tensor, "*shape hidden"]) -> Float[Tensor, "*shape"]:
-        """Apply a role's scalar head, in fp32."""
-        return self.heads[role](hidden.float()).squeeze(-1)
+        """Apply a role's scalar head, in fp32; of several heads, the mean."""
+        found = self.heads[role](hidden.float())
+        return found.squeeze(-1) if found.shape[-1] == 1 else found.mean(dim=-1)
+
+    def read_heads(self, role: str, hidden: Float[Tensor, "*shape hidden"]) -> Float[Tensor, "heads *shape"]:
+        """Apply each of a role's scalar heads, in fp32."""
+        return self.heads[role](hidden.float()).movedim(-1, 0)
 
     def trainable(self, role: str) -> list[tuple[str, nn.Parameter]]:
         """Return (name, parameter) of a role's own trainable weights: its adapter, then its head."""
@@ -287,15 +294,24 @@ def _attach(model: Any, name: str, source: RoleSource, base_hash: str) -> PeftMo
 
 def _make_head(width: int, source: RoleSource, heads: nn.ModuleDict, owner: str) -> nn.Linear:
     """Return a linear head, drawn from N(0, 1/(width + 1)) with bias 0 (Stiennon et al. 2020) or copied or loaded."""
-    head = nn.Linear(width, 1, dtype=torch.float32)
+    tensors: dict[str, Tensor] | None = None
+    if source.copy_of is not None and source.copy_of in heads:
+        tensors = {key: value.mean(dim=0, keepdim=True) for key, value in heads[source.copy_of].state_dict().items()}
+    elif source.folder is not None and (source.folder / HEAD_WEIGHTS).exists():
+        owner = str(source.folder / HEAD_WEIGHTS)
+        tensors = read_safetensors(source.folder / HEAD_WEIGHTS)[0]
+    count = source.heads if tensors is None else count_heads(tensors)
+    head = nn.Linear(width, count, dtype=torch.float32)
     nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
     nn.init.zeros_(head.bias)
-    parameters = dict(head.named_parameters())
-    if source.copy_of is not None and source.copy_of in heads:
-        fill(parameters, heads[source.copy_of].state_dict(), owner)
-    elif source.folder is not None and (source.folder / HEAD_WEIGHTS).exists():
-        fill(parameters, read_safetensors(source.folder / HEAD_WEIGHTS)[0], str(source.folder / HEAD_WEIGHTS))
+    if tensors is not None:
+        fill(dict(head.named_parameters()), tensors, owner)
     return head
+
+
+def count_heads(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many scalars a saved head gives; 1 where it is no head."""
+    return max(1, len(tensors["bias"])) if "bias" in tensors and tensors["bias"].dim() == 1 else 1
 
 
 def _untyped(layer: LoraLayer) -> Any:

@@ -31,6 +31,8 @@ class RankedPrompt:
     probability: list[float]
     margin: list[float]
     ties: list[float]
+    emphasis: tuple[float, ...] = ()
+    """How much each head of an ensemble makes of this prompt; empty is 1 for all."""
 
     @property
     def levels(self) -> list[int]:
@@ -130,6 +132,20 @@ def shuffle_labels(prompts: Sequence[RankedPrompt], seed: int) -> list[RankedPro
     return shuffled
 
 
+def emphasise(prompts: Sequence[RankedPrompt], heads: int, seed: int) -> list[RankedPrompt]:
+    """Give each head its own weighting of the prompts, so that the heads of an ensemble disagree where data are few.
+
+    The weights are exponential with mean 1 over the prompts: the Bayesian bootstrap (Rubin 1981), in which no prompt is
+    left out altogether and no step is left without weight. Prompts are weighed and not pairs, since the pairs of one prompt
+    are strongly correlated. One head weighs all alike.
+    """
+    if heads == 1:
+        return list(prompts)
+    draws = np.random.Generator(np.random.Philox(key=[seed, heads])).exponential(size=(len(prompts), heads))
+    weights = draws / draws.mean(axis=0)
+    return [replace(prompt, emphasis=tuple(row)) for prompt, row in zip(prompts, weights.tolist(), strict=True)]
+
+
 def collate(prompts: Sequence[RankedPrompt], pad_token_id: int, device: torch.device, *, scale: float = 1.0) -> Batch:
     """Stack the candidates of some prompts; `scale` multiplies the weights (0 makes a filler that moves nothing)."""
     items = [item for prompt in prompts for item in prompt.items]
@@ -169,7 +185,14 @@ def pair_batch(prompts: Sequence[RankedPrompt], device: torch.device, *, scale: 
         ties=floats("ties"),
         candidates=torch.tensor(positions, device=device),
         levels=torch.tensor(levels, device=device),
+        emphasis=_emphasis(prompts, device),
     )
+
+
+def _emphasis(prompts: Sequence[RankedPrompt], device: torch.device) -> Tensor | None:
+    if not prompts[0].emphasis:
+        return None
+    return torch.tensor([prompt.emphasis for prompt in prompts], dtype=torch.float32, device=device).T
 
 
 def _encode_prompt(text: TextFormat, prompt_id: str, pairs: list[PreferencePair], max_tokens: int) -> RankedPrompt:

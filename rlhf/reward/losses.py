@@ -16,6 +16,7 @@ Two other likelihoods take the place of the bracket's first two terms: Davidson'
 and Plackett and Luce's of the whole order, which has one term per prompt with the weight that its pairs have together.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,6 +36,7 @@ class PairBatch:
 
     `ties` is the share of votes that are ties. `candidates` has one row per prompt: the positions of its candidates, with
     any position where there are fewer; `levels` their ranks in the consensus, 1 is best, equal numbers are ties, 0 fills.
+    `emphasis` multiplies the weights of a prompt's pairs for each head of an ensemble; None is 1 everywhere.
     """
 
     chosen: Int[Tensor, " pairs"]
@@ -46,6 +48,7 @@ class PairBatch:
     ties: Float[Tensor, " pairs"]
     candidates: Int[Tensor, "prompts most"]
     levels: Int[Tensor, "prompts most"]
+    emphasis: Float[Tensor, "heads prompts"] | None = None
 
     def swap(self) -> "PairBatch":
         """Return the same judgements with the two sides of every pair exchanged."""
@@ -204,3 +207,14 @@ def preference_loss(
     else:
         losses = cross_entropy(logits, target)
     return (weights * losses).sum() + penalty, weights.sum()
+
+
+def each_head(
+    scores: Float[Tensor, "heads candidates"], pairs: PairBatch
+) -> Iterator[tuple[Float[Tensor, " candidates"], PairBatch]]:
+    """Yield each head's scores beside the pairs as this head weighs them; the loss of an ensemble is the mean over heads."""
+    for number, own in enumerate(scores):
+        if pairs.emphasis is None:
+            yield own, pairs
+        else:
+            yield own, replace(pairs, weight=pairs.weight * pairs.emphasis[number][pairs.prompt])

@@ -1,4 +1,4 @@
-"""The reward model: the shared base under the role `reward`, a scalar head, and how raw scores are normalised.
+"""The reward model: the shared base under the role `reward`, one or several scalar heads, and how scores are normalised.
 
     raw = head(hidden at the last response token)            pooling `last`: the end token, where there is one
     raw = mean over response tokens of head(hidden)          pooling `mean`
@@ -7,6 +7,11 @@
 Mean and deviation are those of raw scores of SFT responses. Raw scores are log-odds of preference (Bradley-Terry), so a
 small deviation says that the model knows little; dividing by it would make guesses as loud as knowledge, and PPO would
 follow them. `score_std` is therefore never below `reward.min_score_std`.
+
+Several heads k = 1 .. K on one adapter make an ensemble, whose raw score is their mean. Each head has its own mean m_k over
+SFT responses, all share the deviation of the mean, and the score can be pessimistic (Coste et al. 2024, equation 4):
+
+    z_k = (raw_k - m_k) / score_std          score = sign * mean_k(z_k) - uncertainty_penalty * variance_k(z_k)
 
 On disk a reward model is a folder: a PEFT adapter, `head.safetensors`, and `reward.json` with a `RewardInfo`.
 """
@@ -27,8 +32,9 @@ from torch import Tensor, nn
 
 from rlhf.config.training import RewardConfig
 from rlhf.errors import ArtifactError, DataError
+from rlhf.models.adapters import read_safetensors
 from rlhf.models.base import LoadedBase
-from rlhf.models.roles import HEAD_WEIGHTS, RoleSource, SharedBase, build_shared_base
+from rlhf.models.roles import HEAD_WEIGHTS, RoleSource, SharedBase, build_shared_base, count_heads
 from rlhf.records import PromptText
 from rlhf.reward.calibration import normalisation
 from rlhf.runtime import Runtime
@@ -52,6 +58,11 @@ class RewardInfo:
     score_std: float = 1.0
     temperature: float = 1.0
     """The held-out calibration temperature, in units of raw scores."""
+    heads: int = 1
+    head_means: tuple[float, ...] = ()
+    """Mean raw score of each of several heads on SFT samples; empty: `score_mean` is that of each."""
+    uncertainty_penalty: float = 0.0
+    """How many times the variance of the heads' normalised scores is subtracted."""
     control: Literal["none", "shuffled", "flipped"] = "none"
     base_weights_hash: str = ""
     prompt_format_hash: str = ""
@@ -62,9 +73,30 @@ class RewardInfo:
         """-1 for the flipped control, which then prefers what annotators reject."""
         return -1.0 if self.control == "flipped" else 1.0
 
-    def normalise(self, raw: float) -> float:
-        """Return the score of a raw output: mean 0 and standard deviation 1, or less, on SFT samples."""
-        return self.sign * (raw - self.score_mean) / self.score_std
+    def heads_normalised(self, raw: Sequence[float]) -> list[float]:
+        """Return each head's score of a response, from its raw scores by each head: mean 0 on SFT samples."""
+        means = self.head_means or (self.score_mean,) * self.heads
+        return [self.sign * (value - mean) / self.score_std for value, mean in zip(raw, means, strict=True)]
+
+    def normalise(self, raw: Sequence[float]) -> float:
+        """Return the score of a response from its raw scores by each head.
+
+        Without a penalty, SFT samples have mean 0 and standard deviation 1, or less; with one, their mean is below 0.
+        """
+        scores = self.heads_normalised(raw)
+        mean = math.fsum(scores) / self.heads
+        if not self.uncertainty_penalty:
+            return mean
+        variance = math.fsum((score - mean) ** 2 for score in scores) / self.heads
+        return mean - self.uncertainty_penalty * variance
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `reward.json`; one head needs no word about heads."""
+        content = dataclasses.asdict(self)
+        if self.heads == 1:
+            for name in ("heads", "head_means", "uncertainty_penalty"):
+                del content[name]
+        return content
 
 
 class RewardModel(nn.Module):
@@ -77,19 +109,19 @@ class RewardModel(nn.Module):
 
     def forward(
         self, input_ids: Int[Tensor, "batch sequence"], response_mask: Bool[Tensor, "batch sequence"]
-    ) -> Float[Tensor, " batch"]:
+    ) -> Float[Tensor, "heads batch"]:
         """Return raw scores."""
-        return raw_scores(self.shared, input_ids, response_mask, self.pooling)
+        return head_scores(self.shared, input_ids, response_mask, self.pooling)
 
 
-def raw_scores(
+def head_scores(
     shared: SharedBase,
     input_ids: Int[Tensor, "batch sequence"],
     response_mask: Bool[Tensor, "batch sequence"],
     pooling: Pooling,
     attention_mask: Bool[Tensor, "batch sequence"] | None = None,
-) -> Float[Tensor, " batch"]:
-    """Return one raw score per row.
+) -> Float[Tensor, "heads batch"]:
+    """Return each head's raw score of each row.
 
     Args:
         shared: The base with the role `reward` and its head.
@@ -101,9 +133,9 @@ def raw_scores(
     hidden = shared.hidden(ROLE, input_ids, attention_mask)
     if pooling == "last":
         rows = torch.arange(len(hidden), device=hidden.device)
-        return shared.read_head(ROLE, hidden[rows, last_true_index(response_mask)])
-    per_token = shared.read_head(ROLE, hidden).masked_fill(~response_mask, 0.0)
-    return per_token.sum(dim=1) / response_mask.sum(dim=1)
+        return shared.read_heads(ROLE, hidden[rows, last_true_index(response_mask)])
+    per_token = shared.read_heads(ROLE, hidden).masked_fill(~response_mask, 0.0)
+    return per_token.sum(dim=-1) / response_mask.sum(dim=1)
 
 
 def stack_rows(items: Sequence[Item], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -118,6 +150,17 @@ def score_ids(
 ) -> list[float]:
     """Return the normalised score of each (prompt ids, response ids) pair, in the given order.
 
+    Raises:
+        DataError: A response is empty, or longer than the context.
+    """
+    return [info.normalise(raw) for raw in score_heads(shared, text, info.pooling, items, batch_size)]
+
+
+def score_heads(
+    shared: SharedBase, text: TextFormat, pooling: Pooling, items: Sequence[Item], batch_size: int
+) -> list[list[float]]:
+    """Return the raw scores of each (prompt ids, response ids) pair by each head, in the given order.
+
     Rows of like length are scored together; a score does not depend on the batch it was in.
 
     Raises:
@@ -131,14 +174,14 @@ def score_ids(
                 f"response {index} has {len(response)} tokens after a prompt of {len(prompt)}; a score needs at least "
                 f"one, and {text.context_length} at most together"
             )
-    scores = [0.0] * len(items)
+    scores: list[list[float]] = [[] for _ in items]
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             ids, mask = stack_rows([items[index] for index in chosen], text.pad_token_id)
-            raw = raw_scores(shared, ids.to(shared.device), mask.to(shared.device), info.pooling)
-            for index, value in zip(chosen, raw.tolist(), strict=True):
-                scores[index] = info.normalise(value)
+            raw = head_scores(shared, ids.to(shared.device), mask.to(shared.device), pooling)
+            for index, row in zip(chosen, raw.T.tolist(), strict=True):
+                scores[index] = row
     return scores
 
 
@@ -167,7 +210,7 @@ def set_normalisation(
     *,
     min_std: float = 0.0,
 ) -> RewardInfo:
-    """Return `info` with the mean and standard deviation of the raw scores of SFT samples.
+    """Return `info` with the mean (also of each of several heads) and standard deviation of SFT samples' raw scores.
 
     Calibrated scores are raw ones divided by the held-out temperature: log-odds of preference that hold on other
     prompts. Where these spread by less than `min_std` they are divided by `min_std` instead of their own deviation.
@@ -175,8 +218,9 @@ def set_normalisation(
     Raises:
         TrainingError: The raw scores are not finite, or all the same.
     """
-    plain = dataclasses.replace(info, score_mean=0.0, score_std=1.0, control="none")
-    mean, std = normalisation(score_ids(shared, text, plain, samples, batch_size))
+    raw = score_heads(shared, text, info.pooling, samples, batch_size)
+    mean, std = normalisation([math.fsum(row) / info.heads for row in raw])
+    head_means = tuple(math.fsum(values) / len(raw) for values in zip(*raw, strict=True)) if info.heads > 1 else ()
     least = min_std * info.temperature
     if std < least:
         log.warning(
@@ -185,14 +229,14 @@ def set_normalisation(
             std / info.temperature,
             min_std,
         )
-    return dataclasses.replace(info, score_mean=mean, score_std=max(std, least))
+    return dataclasses.replace(info, score_mean=mean, score_std=max(std, least), head_means=head_means)
 
 
 def build_reward_base(base: LoadedBase, sft_folder: Path, config: RewardConfig, seed: int) -> SharedBase:
     """Attach what the reward stage needs: the SFT policy, frozen, and the reward role that learns."""
-    start = RoleSource(copy_of="policy", head=True, trainable=True)
+    start = RoleSource(copy_of="policy", head=True, heads=config.heads, trainable=True)
     if config.init == "fresh":
-        start = RoleSource(fresh=config.lora, head=True, trainable=True)
+        start = RoleSource(fresh=config.lora, head=True, heads=config.heads, trainable=True)
     return build_shared_base(base, {"policy": RoleSource(folder=sft_folder), ROLE: start}, seed=seed)
 
 
@@ -219,12 +263,13 @@ def load_reward_info(folder: Path, base: LoadedBase | None = None) -> RewardInfo
     """
     path = folder / INFO_FILE
     try:
-        info = RewardInfo(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        info = RewardInfo(**{**content, "head_means": tuple(content.get("head_means", ()))})
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{path}: no such file; a reward model is an adapter, {HEAD_WEIGHTS} and {INFO_FILE}"
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: damaged ({error})") from error
     if not (folder / HEAD_WEIGHTS).is_file():
         raise ArtifactError(f"{folder / HEAD_WEIGHTS}: no such file; without its head the adapter gives no scores")
@@ -234,6 +279,7 @@ def load_reward_info(folder: Path, base: LoadedBase | None = None) -> RewardInfo
         raise ArtifactError(
             f"{path}: score_mean is {info.score_mean} and score_std is {info.score_std}; no usable scale"
         )
+    _check_heads(path, info)
     if base is not None:
         _check_family(path, "base", info.base_weights_hash, base.weights_hash)
         _check_family(path, "prompt format", info.prompt_format_hash, base.text.hash)
@@ -244,10 +290,23 @@ def publish_reward(shared: SharedBase, info: RewardInfo, folder: Path, runtime: 
     """Write the reward model's folder and remove the checkpoints of its training; all processes call this."""
     shared.save_role(ROLE, folder, write=runtime.is_main)
     if runtime.is_main:
-        content = json.dumps(dataclasses.asdict(info), indent=2, allow_nan=False)
+        content = json.dumps(info.to_json(), indent=2, allow_nan=False)
         (folder / INFO_FILE).write_text(content + "\n", encoding="utf-8")
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     runtime.wait()
+
+
+def _check_heads(path: Path, info: RewardInfo) -> None:
+    weights = path.with_name(HEAD_WEIGHTS)
+    saved = count_heads(read_safetensors(weights)[0])
+    if info.heads != saved:
+        raise ArtifactError(
+            f"{path}: heads is {info.heads}, and {weights.name} has {saved}; they are of two reward models"
+        )
+    if len(info.head_means) not in (0, info.heads) or not all(map(math.isfinite, info.head_means)):
+        raise ArtifactError(f"{path}: head_means is {list(info.head_means)}; {info.heads} numbers are needed")
+    if not 0 <= info.uncertainty_penalty < math.inf:
+        raise ArtifactError(f"{path}: uncertainty_penalty is {info.uncertainty_penalty}; give a number from 0 up")
 
 
 def _check_family(path: Path, what: str, recorded: str, present: str) -> None:

@@ -26,8 +26,16 @@ from rlhf.models.base import gathered, hash_weights
 from rlhf.models.roles import SharedBase
 from rlhf.records import PreferencePair
 from rlhf.reward.calibration import Calibration, JudgedPairs, calibrate
-from rlhf.reward.examples import RankedPrompt, check_disjoint, collate, encode_pairs, pair_batch, shuffle_labels
-from rlhf.reward.losses import preference_loss
+from rlhf.reward.examples import (
+    RankedPrompt,
+    check_disjoint,
+    collate,
+    emphasise,
+    encode_pairs,
+    pair_batch,
+    shuffle_labels,
+)
+from rlhf.reward.losses import PairBatch, each_head, preference_loss
 from rlhf.reward.model import CHECKPOINTS, ROLE, RewardInfo, RewardModel, stack_rows
 from rlhf.runtime import Runtime, StoppedBySignal, TrainingEngine
 from rlhf.text import TextFormat
@@ -91,6 +99,7 @@ def train_reward(
     if config.control == "shuffled":
         # The choice of the best state must not see the truth either.
         train, judged = shuffle_labels(train, seed), shuffle_labels(truth, seed)
+    train = emphasise(train, config.heads, seed)
     shared.to(runtime.device)
     before = hash_weights(shared.peft_model)
     training = _Training(shared, text.pad_token_id, train, judged, config, seed, folder, tracker, runtime)
@@ -100,6 +109,8 @@ def train_reward(
     return RewardOutcome(
         info=RewardInfo(
             pooling=config.pooling,
+            heads=config.heads,
+            uncertainty_penalty=config.uncertainty_penalty,
             temperature=calibration.temperature,
             control=config.control,
             base_weights_hash=shared.base_hash,
@@ -226,16 +237,7 @@ class _Training:
             part = own[number * self._per_process : (number + 1) * self._per_process]
             batch = collate(part or chosen[:1], self._pad, runtime.device, scale=1.0 if part else 0.0)
             scores = self._engine.forward(batch.input_ids, batch.response_mask)
-            numerator, _ = preference_loss(
-                scores,
-                batch.pairs,
-                likelihood=config.likelihood,
-                tie_strength=config.tie_strength,
-                label_smoothing=config.label_smoothing,
-                margins=config.margins,
-                centering=config.centering,
-            )
-            loss = numerator / denominator
+            loss = self._numerator(scores, batch.pairs) / denominator
             self._engine.backward(loss, last=number == passes - 1)
             total += loss.detach()
         factor = learning_rate_factor(step, self._progress.total, config.warmup_share)
@@ -250,6 +252,23 @@ class _Training:
                 f"reward.head_learning_rate, or look at its prompts ({named}, ...)"
             )
         return {"reward/loss_nats": loss, "reward/gradient_norm": norm, "reward/learning_rate": rates["adapter"]}
+
+    def _numerator(self, scores: Tensor, pairs: PairBatch) -> Tensor:
+        """Return the loss before its division: the mean over heads, each with its own weighting of the prompts."""
+        config = self._config
+        losses = [
+            preference_loss(
+                own,
+                weighted,
+                likelihood=config.likelihood,
+                tie_strength=config.tie_strength,
+                label_smoothing=config.label_smoothing,
+                margins=config.margins,
+                centering=config.centering,
+            )[0]
+            for own, weighted in each_head(scores, pairs)
+        ]
+        return torch.stack(losses).mean()
 
     def _evaluate(self) -> dict[str, float]:
         """Measure held-out loss and accuracy, without smoothing, margins and centering; keep the best state."""
@@ -268,7 +287,7 @@ class _Training:
         return metrics
 
     def _score(self, prompts: Sequence[RankedPrompt]) -> Tensor:
-        """Return the raw scores of all candidates, flat, on the CPU; every process computes all of them."""
+        """Return the raw scores of all candidates (the mean over heads), on the CPU; every process computes all of them."""
         items = [item for prompt in prompts for item in prompt.items]
         order = sorted(range(len(items)), key=lambda index: len(items[index][0]) + len(items[index][1]))
         scores = torch.zeros(len(items))
@@ -279,7 +298,7 @@ class _Training:
                 chosen = order[start : start + size]
                 ids, mask = stack_rows([items[index] for index in chosen], self._pad)
                 raw = self._engine.forward(ids.to(self._runtime.device), mask.to(self._runtime.device))
-                scores[chosen] = raw.float().cpu()
+                scores[chosen] = raw.float().mean(dim=0).cpu()
         return scores
 
     def _checkpoint(self) -> None:

@@ -48,22 +48,28 @@ def planted_config(**changes: Any) -> RewardConfig:
     return RewardConfig(**(settings | changes))
 
 
-def reward_base(tmp_path: Path, *, seed: int = 3) -> tuple[SharedBase, Any]:
+def reward_base(tmp_path: Path, *, seed: int = 3, heads: int = 1) -> tuple[SharedBase, Any]:
     """Return a shared base with a fresh reward role that learns, and its text format."""
     base = tiny_base(tmp_path)
-    roles = {"reward": RoleSource(fresh=TINY_LORA, head=True, trainable=True)}
+    roles = {"reward": RoleSource(fresh=TINY_LORA, head=True, heads=heads, trainable=True)}
     return build_shared_base(base, roles, seed=seed), base.text
 
 
 def train_planted(
-    tmp_path: Path, config: RewardConfig, *, prompts: int = 64, name: str = "out", tracker: Tracker | None = None
+    tmp_path: Path,
+    config: RewardConfig,
+    *,
+    prompts: int = 64,
+    name: str = "out",
+    tracker: Tracker | None = None,
+    seed: int = 1,
 ) -> tuple[RewardOutcome, SharedBase, Any, Path, Runtime]:
     """Train on planted pairs; return the outcome, the base, its text format, the output folder and the runtime."""
-    shared, text = reward_base(tmp_path)
+    shared, text = reward_base(tmp_path, seed=seed + 2, heads=config.heads)
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
     runtime = start_runtime()
     tracker = tracker or Tracker(folder, bars=False)
     train, held_out = planted_pairs(prompts, 1), planted_pairs(24, 2)
-    outcome = train_reward(shared, text, train, held_out, config, 1, folder, tracker, runtime)
+    outcome = train_reward(shared, text, train, held_out, config, seed, folder, tracker, runtime)
     return outcome, shared, text, folder, runtime

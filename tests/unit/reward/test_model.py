@@ -13,10 +13,10 @@ from rlhf.reward.model import (
     Item,
     Pooling,
     RewardInfo,
+    head_scores,
     import_reward,
     load_reward_info,
     publish_reward,
-    raw_scores,
     score_ids,
     score_texts,
     set_normalisation,
@@ -54,10 +54,10 @@ def test_score_does_not_depend_on_padding(tmp_path: Path, pooling: Pooling, pad:
     ids, mask = stack_rows(ITEMS, pad)
     real = torch.tensor([[column < len(p) + len(r) for column in range(ids.shape[1])] for p, r in ITEMS])
     with torch.no_grad():
-        right = raw_scores(shared, ids, mask, pooling)
+        right = head_scores(shared, ids, mask, pooling)
         filler, off = torch.full((len(ITEMS), 5), pad), torch.zeros(len(ITEMS), 5, dtype=torch.bool)
         wide_ids, wide_mask = torch.cat([filler, ids], dim=1), torch.cat([off, mask], dim=1)
-        left = raw_scores(shared, wide_ids, wide_mask, pooling, attention_mask=torch.cat([off, real], dim=1))
+        left = head_scores(shared, wide_ids, wide_mask, pooling, attention_mask=torch.cat([off, real], dim=1))
     torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
 
 
@@ -66,7 +66,7 @@ def test_poolings_read_where_they_say(tmp_path: Path) -> None:
     ids, mask = stack_rows(ITEMS[:1], 0)
     with torch.no_grad():
         per_token = shared.read_head("reward", shared.hidden("reward", ids))[0]
-        last, mean = (raw_scores(shared, ids, mask, pooling).item() for pooling in POOLINGS)
+        last, mean = (head_scores(shared, ids, mask, pooling).item() for pooling in POOLINGS)
     # The prompt has three tokens, the response three.
     assert last == pytest.approx(per_token[5].item(), abs=1e-6)
     assert mean == pytest.approx(per_token[3:6].mean().item(), abs=1e-6)
