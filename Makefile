@@ -40,10 +40,11 @@ load: .venv/.installed-dev  ## 30,000 answers by 8 processes on both databases; 
 	$(BIN)/python -m tests.load.store
 	$(BIN)/python -m tests.load.server
 
-evidence: .venv/.installed-dev  ## PPO beside a known optimum, and whole recipes beside their controls (runs/evidence)
+evidence: .venv/.installed-dev  ## PPO beside a known optimum, recipes beside their controls, chosen labels beside random ones (runs/evidence)
 	mkdir -p runs/evidence
 	$(BIN)/python -m tests.exact.evidence runs/evidence/exact.json
 	$(BIN)/python -m tests.real.controls runs/evidence
+	$(BIN)/python -m tests.real.prioritise runs/evidence/quickstart-1 runs/evidence/prioritise.json
 
 check: .venv/.installed-dev  ## ruff, pyright, import-linter
 	$(BIN)/ruff check $(SOURCES)

@@ -28,6 +28,7 @@ from rlhf.labels.commands import (
     verify_command,
 )
 from rlhf.labels.passwords import check_password
+from rlhf.labels.priorities import with_own_priorities
 from rlhf.labels.publishing import find_round, list_rounds
 from rlhf.labels.rounds import store_place, use_server
 from rlhf.labels.store import Place, is_server, open_store
@@ -97,8 +98,25 @@ def add_label_commands(commands: argparse._SubParsersAction) -> None:
     delete.add_argument("--round", type=whole(0, LARGEST), help="only, or all, answers of this round")
     delete.add_argument("--why", default="", help="the reason; it is kept")
     delete.add_argument("--yes", action="store_true", help="do it")
+    _add_prioritise(inner)
     _add_serve(inner)
     _add_user(inner)
+
+
+def _add_prioritise(commands: argparse._SubParsersAction) -> None:
+    command = _add(
+        commands, "prioritise", _prioritise, "order a round's prompts by what the reward model is unsure about"
+    )
+    command.add_argument(
+        "--random-share",
+        type=_share,
+        help="share taken at random all the same, and marked (default: the recipe's, 0.25)",
+    )
+    command.add_argument("--seed", type=whole(0, LARGEST), help="seed of the random share (default: the recipe's)")
+    command.add_argument(
+        "--out", type=Path, help="JSONL to write; default: beside the answers, where publishing reads it"
+    )
+    _add_round(command)
 
 
 def _add_serve(commands: argparse._SubParsersAction) -> None:
@@ -198,6 +216,17 @@ def whole(low: int, high: int, *, before: str = "", none: str | None = None) -> 
     return read
 
 
+def _share(text: str) -> float:
+    """Read a share of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number from 0 to 1")
+    return value
+
+
 def _resolved(parsed: argparse.Namespace) -> argparse.Namespace:
     if isinstance(parsed.place, Path):
         parsed.place = run_folder(parsed.place)
@@ -242,6 +271,18 @@ def _init(parsed: argparse.Namespace) -> None:
         raise LabelError(f"--{name} is {first['input']}: {first['msg'].lower()}") from error
     database = _database(parsed.place)
     _say(init_command(database, parsed.candidates, settings=settings, round=_round(parsed), seed=parsed.seed))
+
+
+def _prioritise(parsed: argparse.Namespace) -> None:
+    if not _is_run(parsed.place):
+        raise LabelError(f"{parsed.place}: no run folder; its candidates and its reward model are needed to prioritise")
+    from rlhf.prioritise import prioritise_run
+
+    _say(
+        prioritise_run(
+            parsed.place, round=parsed.round, random_share=parsed.random_share, seed=parsed.seed, out=parsed.out
+        )
+    )
 
 
 def _backup(parsed: argparse.Namespace) -> None:
@@ -368,7 +409,7 @@ def _publish_run(place: Path) -> None:
         raise LabelError(f"{place}: the candidates stage is not finished in round {run.round}; `rlhf run` makes them")
     config = load_config(candidates.path / "config.yaml")
     use_server(run.labels, config.rankings.database)
-    settings = config.rankings
+    settings = with_own_priorities(config.rankings, run.labels, run.round)
     file = candidates.file("candidates.jsonl")
     _say(init_command(_database(place), file, settings=settings, round=run.round, seed=config.seed))
     if config.rankings.source == "scripted":

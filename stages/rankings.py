@@ -23,6 +23,7 @@ from rlhf.labels.agreement import Agreement, measure_agreement
 from rlhf.labels.bias import measure_bias
 from rlhf.labels.exports import ExportManifest, export_rankings, import_rankings
 from rlhf.labels.for_people import publish_for_people, require_rankable
+from rlhf.labels.priorities import with_own_priorities
 from rlhf.labels.publishing import publish, round_status
 from rlhf.labels.rounds import store_place, use_server
 from rlhf.labels.scripted import run_scripted
@@ -66,7 +67,8 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
         require_rankable(sets)
     with open_store(_place(config, work), create=True) as store:
         if imported is None and not scripted:
-            publish_for_people(store, sets, config.rankings, round=number, seed=config.seed)
+            settings = with_own_priorities(config.rankings, work.run.labels, number)
+            publish_for_people(store, sets, settings, round=number, seed=config.seed)
         else:
             publish(store, sets, overlap=config.rankings.overlap, round=number, seed=config.seed)
         if imported is not None:

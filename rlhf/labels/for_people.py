@@ -9,7 +9,7 @@ from rlhf.errors import DataError, LabelError, report_all
 from rlhf.labels.accounts import set_guidelines
 from rlhf.labels.items import KnownItem, KnownPurpose, publish_known, read_known
 from rlhf.labels.leaks import describe_leaks, find_leaks
-from rlhf.labels.priorities import read_priorities
+from rlhf.labels.priorities import Priorities, read_priorities
 from rlhf.labels.publishing import Distribution, Published, publish
 from rlhf.labels.store import Store
 from rlhf.records import MAX_SHOWN, CandidateSet
@@ -31,7 +31,7 @@ def publish_for_people(
         "training": _read_items(settings.training, "training"),
         "gold": _read_items(settings.gold, "gold"),
     }
-    priorities: dict[str, float] = {}
+    priorities = Priorities()
     if settings.priorities:
         _require_file(settings.priorities, "priorities")
         priorities = read_priorities(settings.priorities, [item.prompt_id for item in sets])
@@ -49,7 +49,8 @@ def publish_for_people(
             overlap=settings.overlap,
             round=round,
             seed=seed,
-            priorities=priorities,
+            priorities=priorities.values,
+            at_random=priorities.at_random,
             distribution=Distribution(
                 max_overlap=settings.max_overlap,
                 extra_below=settings.extra_below,

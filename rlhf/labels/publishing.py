@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from rlhf.labels.store import Store
 from rlhf.records import CandidateSet, prompt_to_json
 
 PURPOSE = "label"
+JUDGED = ("ranked", "cannot_judge")
 RANDOM_SHARE = 0.25
 
 
@@ -29,7 +30,8 @@ class Distribution:
         repeat_share: Share of an annotator's tasks that he has ranked before, shown in another order.
         gold_share: Share of an annotator's tasks whose answer is known.
         task_limit: Most tasks of the round for one annotator; an annotator's own limit goes before it.
-        random_share: With priorities, share of the tasks that are taken at random all the same, and marked so.
+        random_share: With priorities, share of the tasks that are taken at random all the same, and marked so; not where
+            the priorities say themselves which those are.
     """
 
     max_overlap: int | None = None
@@ -78,6 +80,7 @@ def publish(
     round: int = 0,
     seed: int = 0,
     priorities: Mapping[str, float] | None = None,
+    at_random: Collection[str] | None = None,
     distribution: Distribution | None = None,
     discard_answers: bool = False,
 ) -> Published:
@@ -93,6 +96,7 @@ def publish(
         round: The round's number.
         seed: Seeds the order of the tasks and the order in which each slot shows the candidates.
         priorities: By prompt id; higher comes first. A random share of the tasks does not heed them.
+        at_random: The prompts of that share, where whoever made the priorities drew it; otherwise it is drawn here.
         distribution: What else decides who gets which task; plain where not given.
         discard_answers: Allow to withdraw tasks that people answered.
 
@@ -122,7 +126,7 @@ def publish(
             append(connection, "publish", SYSTEM, payload, now)
         if new:
             connection.execute(insert(tasks), [{**row, "published_at": now} for row in new])
-        _set_order(connection, round, seed, priorities or {}, distribution.random_share)
+        _set_order(connection, round, seed, priorities or {}, distribution.random_share, at_random)
         count = _ensure_slots(connection, round, keys, overlap)
         return Published(len(wanted), len(new), len(leaving), count)
 
@@ -161,6 +165,17 @@ def find_round(store: Store, wanted: int | None = None) -> int:
     if wanted is not None and wanted not in known:
         raise LabelError(f"there is no round {wanted}; there are {', '.join(map(str, known))}")
     return known[-1] if wanted is None else wanted
+
+
+def answered_selections(store: Store, round: int) -> dict[str, str]:
+    """Return the prompts of a round that somebody ranked or could not judge, and how each was selected."""
+    with store.reading() as connection:
+        query = (
+            select(tasks.c.prompt_id, tasks.c.selection)
+            .join(answers, answers.c.task_id == tasks.c.id)
+            .where(*_live(round), answers.c.id.in_(current_answer_ids()), answers.c.verdict.in_(JUDGED))
+        )
+        return {row.prompt_id: row.selection for row in connection.execute(query)}
 
 
 def published_sets(store: Store, round: int) -> list[CandidateSet]:
@@ -339,7 +354,12 @@ def _set_state(connection: Connection, ids: list[int], state: str) -> None:
 
 
 def _set_order(
-    connection: Connection, round: int, seed: int, priorities: Mapping[str, float], random_share: float
+    connection: Connection,
+    round: int,
+    seed: int,
+    priorities: Mapping[str, float],
+    random_share: float,
+    drawn: Collection[str] | None,
 ) -> None:
     """Give each task its place in the queue, the same whatever order the tasks came in.
 
@@ -349,7 +369,11 @@ def _set_order(
     rows = sorted(_round_tasks(connection, round), key=lambda row: (row.prompt_id, row.content_hash))
     rng = np.random.default_rng([seed % 2**32, round])
     shuffled = [rows[place] for place in np.argsort(rng.permutation(len(rows))).tolist()]
-    count = math.ceil(random_share * len(rows)) if priorities else len(rows)
+    if drawn is not None:
+        shuffled.sort(key=lambda row: row.prompt_id not in drawn)
+        count = sum(row.prompt_id in drawn for row in shuffled)
+    else:
+        count = math.ceil(random_share * len(rows)) if priorities else len(rows)
     at_random = {row.id for row in shuffled[:count]}
     wanted = sorted(shuffled[count:], key=lambda row: -priorities.get(row.prompt_id, 0.0))
     changed: list[dict[str, Any]] = []
