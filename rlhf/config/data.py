@@ -136,9 +136,10 @@ class RankingsConfig:
     repeat_share: float = output(0.05, ge=0, le=0.5)
     """Share of an annotator's tasks that he ranked before, shown in another order."""
     priorities: Path | None = output(None)
-    """JSONL with `prompt_id` and `priority`: higher is ranked first, but for a random share."""
+    """JSONL with `prompt_id` and `priority`: higher is ranked first, but for a random share; where not given, the file that
+    `rlhf label prioritise` made for the round, if it did."""
     random_share: float = output(0.25, ge=0, le=1)
-    """With priorities, share of the tasks taken at random all the same, and marked so."""
+    """With priorities, share of the tasks taken at random all the same, and marked so, where the file marks none itself."""
 
 
 @section

@@ -70,7 +70,8 @@ class RewardConfig:
     heads: int = result(1, ge=1, le=64)
     """Scalar heads on the adapter, each trained on its own weighting of the prompts; the score is their mean."""
     uncertainty_penalty: float = result(0.0, ge=0)
-    """Subtract this many times the variance of the heads' normalised scores (Coste et al. 2024)."""
+    """Subtract this many times the variance of the heads' normalised scores (Coste et al. 2024); 0 leaves an imported model's
+    own."""
     pooling: Literal["last", "mean"] = result("last")
     """Read the score at the last response token, or average it over the response."""
     learning_rate: float = result(2e-4, gt=0)

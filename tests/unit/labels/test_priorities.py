@@ -103,6 +103,8 @@ def test_answers_are_known_with_how_their_prompts_were_selected(store, make_sets
     answer(store, person("Ada"))
     assert answered_selections(store, 0) == {"p-3": "random", "p-2": "priority"}
     assert answered_selections(store, 1) == {}
+    answer(store, person("Bo"), ranks=(), verdict="skipped", reason="upsetting")
+    assert len(answered_selections(store, 0)) == 2
 
 
 def test_a_run_uses_its_own_priorities_unless_the_recipe_names_others(tmp_path):

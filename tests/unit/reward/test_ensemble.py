@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlhf.errors import ArtifactError
+from rlhf.config.load import load_config
+from rlhf.errors import ArtifactError, ConfigError
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.reward.examples import emphasise, encode_pairs, pair_batch
 from rlhf.reward.losses import each_head, preference_loss
@@ -28,7 +29,10 @@ from rlhf.reward.model import (
     stack_rows,
 )
 from rlhf.runtime import start_runtime
+from rlhf.stage_graph import fields_of
 from rlhf.text import TextFormat
+from stages.reward import _change_imported
+from tests.pipeline.conftest import RECIPE
 from tests.tiny import shake, tiny_base
 from tests.unit.reward.planted import planted_config, planted_pairs, reward_base, train_planted
 from tests.unit.reward.test_model import ITEMS
@@ -146,6 +150,18 @@ def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_a_penalty_without_an_ensemble_is_refused() -> None:
     with pytest.raises(ValueError, match="one head has no variance; set heads to 2"):
         planted_config(uncertainty_penalty=0.5)
+
+
+def test_an_imported_ensemble_can_be_made_more_careful(tmp_path: Path) -> None:
+    info = RewardInfo("last", heads=3, uncertainty_penalty=0.2)
+    options = ["--reward.import-path", str(tmp_path)]
+    plain, careful = (load_config(RECIPE, [*options, *more]) for more in ([], ["--reward.uncertainty-penalty", "0.7"]))
+    assert _change_imported(plain, info) == info
+    assert _change_imported(careful, info).uncertainty_penalty == 0.7
+    with pytest.raises(ConfigError, match=r"uncertainty_penalty is 0.7, and the reward model in .* has one head"):
+        _change_imported(careful, RewardInfo("last"))
+    # It decides what the imported model's scores are, so it is part of the stage's identity.
+    assert fields_of("reward", careful)["reward.uncertainty_penalty"] == 0.7
 
 
 def test_each_head_weighs_the_prompts_for_itself(tmp_path: Path) -> None:
