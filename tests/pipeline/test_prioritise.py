@@ -16,6 +16,7 @@ from rlhf.labels.assignment import claim
 from rlhf.labels.rounds import run_store
 from rlhf.labels.schema import tasks
 from rlhf.labels.submissions import Submission
+from rlhf.prioritise import prioritise_run
 from rlhf.records import CandidateSet, read_jsonl
 from tests.pipeline.conftest import RECIPE, Shell
 
@@ -64,7 +65,7 @@ def test_the_next_round_begins_with_what_the_reward_model_doubts(copy: Shell) ->
     assert {row["model"] for row in rows} == {RunFolder(copy.run, 1).read("reward", "test").identity[:12]}
     assert {row["measure"] for row in rows} == {"entropy_nats"}
     before = path.read_bytes()
-    copy.rlhf("label", "prioritise", str(copy.run))
+    prioritise_run(copy.run)
     assert path.read_bytes() == before
 
     assert copy.rlhf("run", str(RECIPE), *PEOPLE, check=False).returncode == 75
@@ -76,8 +77,7 @@ def test_the_next_round_begins_with_what_the_reward_model_doubts(copy: Shell) ->
     assert [name for name, selection in found if selection == "priority"] == chosen
     # After some answers the rest is ordered anew, and no mark changes.
     done = rank(copy.run, 2, 6)
-    said = copy.rlhf("label", "prioritise", str(copy.run))
-    assert f"{len(sets) - 6} prompts of round 2 to rank" in said.stdout
+    assert f"{len(sets) - 6} prompts of round 2 to rank" in prioritise_run(copy.run)
     again = {row["prompt_id"]: row for row in read_rows(path)}
     assert {row["prompt_id"]: row["selection"] for row in rows} == {
         name: row["selection"] for name, row in again.items()
@@ -116,6 +116,6 @@ def test_an_ensemble_goes_from_pairs_to_evaluation(copy: Shell) -> None:
     assert load_file(round_1 / "ppo" / "critic" / "head.safetensors")["weight"].shape[0] == 1
     assert json.loads((round_1 / "reward" / "manifest.json").read_text())["facts"]["heads"] == 3
     assert json.loads((round_1 / "evaluate" / "evaluation.json").read_text())["prompts"] > 20
-    copy.rlhf("label", "prioritise", str(copy.run))
+    prioritise_run(copy.run)
     rows = read_rows(copy.run / "labels" / "priorities-round-1.jsonl")
     assert {row["measure"] for row in rows} == {"spread_of_heads"}
