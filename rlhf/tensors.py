@@ -71,6 +71,26 @@ def positions_from_mask(attention_mask: Bool[Tensor, "batch sequence"]) -> Int[T
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
 
 
+def branch_mask(branches: Int[Tensor, "batch sequence"]) -> Bool[Tensor, "batch sequence sequence"]:
+    """Return which columns each column sees in rows that hold a stem and, behind it, its branches one after another.
+
+    Args:
+        branches: 0 on the stem, a number above 0 on each branch; padding at the end is seen by nobody else.
+    """
+    same = (branches[:, :, None] == branches[:, None, :]) | (branches[:, None, :] == 0)
+    return same.tril()
+
+
+def branch_positions(branches: Int[Tensor, "batch sequence"]) -> Int[Tensor, "batch sequence"]:
+    """Number the stem from 0 and let every branch go on from the stem's end; see `branch_mask`."""
+    columns = torch.arange(branches.shape[1], device=branches.device).expand_as(branches)
+    stem = (branches > 0).int().argmax(dim=1, keepdim=True)
+    begins = branches != branches.roll(1, dims=1)
+    start = columns.masked_fill(~begins, 0).cummax(dim=1).values
+    # Padding gets a position that exists.
+    return torch.where(branches > 0, stem + columns - start, torch.minimum(columns, stem))
+
+
 def last_true_index(mask: Bool[Tensor, "batch sequence"]) -> Int[Tensor, " batch"]:
     """Return the column of the last True entry of each row.
 

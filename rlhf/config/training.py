@@ -83,7 +83,12 @@ class RewardConfig:
     batch_prompts: int = result(16, ge=1)
     """Prompts per optimiser step, over all processes; all pairs of a prompt are in one step."""
     micro_batch_prompts: int = speed(16, ge=1)
-    """Prompts per forward pass and process."""
+    """Prompts per forward pass and process, at most."""
+    micro_batch_tokens: int | None = speed(None, ge=1)
+    """Tokens per forward pass and process, padding included; prompts of neighbouring lengths share one, each with all its
+    candidates."""
+    share_prompt: bool = speed(True)
+    """Read a prompt once for all its candidates, which do not see each other; where the base's attention allows it."""
     max_tokens: int = result(512, ge=8)
     """Longer examples are refused, prompt and response together."""
     likelihood: Literal["bradley_terry", "davidson", "plackett_luce"] = result("bradley_terry")
@@ -114,7 +119,8 @@ class RewardConfig:
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
-        require_multiple(self.batch_prompts, self.micro_batch_prompts, "batch_prompts", "micro_batch_prompts")
+        if self.micro_batch_tokens is None:
+            require_multiple(self.batch_prompts, self.micro_batch_prompts, "batch_prompts", "micro_batch_prompts")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from rlhf.config.base import LoraSection
 from rlhf.models.adapters import (
@@ -33,7 +35,7 @@ from rlhf.models.adapters import (
 from rlhf.models.base import LoadedBase, disable_dropout, gathered
 from rlhf.models.fused import fuse
 from rlhf.models.matmul import quicken
-from rlhf.tensors import positions_from_mask
+from rlhf.tensors import branch_mask, branch_positions, positions_from_mask
 
 HEAD_WEIGHTS = "head.safetensors"
 Role = Literal["policy", "reference", "reward", "critic"]
@@ -103,6 +105,13 @@ class SharedBase(nn.Module):
         return next(self.peft_model.parameters()).device
 
     @property
+    def can_branch(self) -> bool:
+        """Whether the trunk takes a mask of its own for every column: not with windows, recurrence or other kernels."""
+        layers = DynamicCache(config=self.model.config).layers
+        plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        return plain and self.model.config._attn_implementation == "sdpa"
+
+    @property
     def lm_head(self) -> nn.Linear:
         """The frozen output layer."""
         return self.model.get_output_embeddings()
@@ -124,6 +133,7 @@ class SharedBase(nn.Module):
         role: str | None,
         input_ids: Int[Tensor, "batch sequence"],
         attention_mask: Bool[Tensor, "batch sequence"] | None = None,
+        branches: Int[Tensor, "batch sequence"] | None = None,
     ) -> Float[Tensor, "batch sequence hidden"]:
         """Return the trunk's last hidden states (after the final norm) under a role.
 
@@ -132,8 +142,12 @@ class SharedBase(nn.Module):
             input_ids: Token ids.
             attention_mask: True on real tokens, wherever the padding is; positions are counted from it. None means
                 that rows are padded on the right: causal attention never looks there, so no mask is needed.
+            branches: Instead of a mask, where a row is a stem with branches that do not see each other: 0 on the stem, a
+                number above 0 on each branch. See `can_branch`.
         """
         options: dict[str, Any] = {}
+        if branches is not None:
+            options = {"attention_mask": branch_mask(branches)[:, None], "position_ids": branch_positions(branches)}
         if attention_mask is not None:
             options = {
                 "attention_mask": attention_mask.long(),

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rlhf.batching import even_out, micro_batches
 from rlhf.config.training import PpoConfig
 from rlhf.models.logprobs import frozen_head_logprobs, predicting
 from rlhf.models.roles import SharedBase
@@ -15,7 +16,7 @@ from rlhf.ppo.advantages import gae, preference_scores, rloo, shape_scores, toke
 from rlhf.ppo.guard import find_ratio_fault
 from rlhf.ppo.kl import kl_k1
 from rlhf.ppo.losses import ValueLoss, policy_loss, value_loss
-from rlhf.ppo.rollout import Rollout, even_out, lay_out, micro_batches
+from rlhf.ppo.rollout import Rollout, lay_out
 from rlhf.runtime import Runtime, TrainingEngine
 from rlhf.tensors import masked_sum, whiten
 
@@ -178,11 +179,9 @@ def optimise(
     """
     share = runtime.share(config.minibatch_size, "ppo.minibatch_size")
     plan = list(_plan(len(rollout), share, config.epochs, (*seed, runtime.process_index)))
+    widths = [len(sequence) for sequence in rollout.sequences]
     batches = even_out(
-        [
-            list(micro_batches(rollout.sequences, rows, config.micro_batch_size, config.micro_batch_tokens))
-            for rows in plan
-        ],
+        [list(micro_batches(widths, rows, config.micro_batch_size, config.micro_batch_tokens)) for rows in plan],
         runtime,
     )
     seen: list[Tensor] = []

@@ -4,13 +4,14 @@ A rollout lives on the CPU. Rows are episodes; column t of a (batch, response) t
 model, prompt and response are laid end to end and padded on the right, so that no attention mask is needed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rlhf.batching import even_out, micro_batches
 from rlhf.config.training import PpoConfig
 from rlhf.models.logprobs import frozen_head_logprobs, predicting, response_logprobs
 from rlhf.models.roles import SharedBase
@@ -134,7 +135,8 @@ def examine(shared: SharedBase, samples: Samples, scores: Scores, config: PpoCon
     shape = mask.shape
     logprobs, reference, values, entropies = (torch.zeros(shape) for _ in range(4))
     prompt_lengths = [len(prompt) for prompt in samples.prompt_ids]
-    parts = list(micro_batches(sequences, range(len(sequences)), config.micro_batch_size, config.micro_batch_tokens))
+    widths = [len(sequence) for sequence in sequences]
+    parts = list(micro_batches(widths, range(len(widths)), config.micro_batch_size, config.micro_batch_tokens))
     for rows, _ in even_out([parts], runtime)[0]:
         ids, response = lay_out(sequences, prompt_lengths, rows, shared.device)
         hidden = shared.hidden("policy", ids)
@@ -166,42 +168,6 @@ def examine(shared: SharedBase, samples: Samples, scores: Scores, config: PpoCon
         float(gap),
         score_parts=scores.parts,
     )
-
-
-def micro_batches(
-    sequences: Sequence[list[int]], rows: Sequence[int], size: int, tokens: int | None = None
-) -> Iterator[list[int]]:
-    """Yield the rows in groups of neighbouring lengths, so that little is padded.
-
-    Args:
-        sequences: Token ids of all episodes.
-        rows: The episodes to group.
-        size: Most episodes in a group.
-        tokens: Most tokens in a group, padding included; a longer episode is a group of its own.
-    """
-    order = sorted(rows, key=lambda row: (len(sequences[row]), row))
-    start = 0
-    for end in range(1, len(order) + 1):
-        full = end - start == size
-        if end < len(order) and tokens is not None:
-            full = full or (end - start + 1) * len(sequences[order[end]]) > tokens
-        if full or end == len(order):
-            yield order[start:end]
-            start = end
-
-
-def even_out(groups: Sequence[Sequence[list[int]]], runtime: Runtime) -> list[list[tuple[list[int], float]]]:
-    """Give every process the same number of micro-batches in each group, and each micro-batch its weight.
-
-    Every micro-batch is a collective operation somewhere, so processes with fewer would hang the others. What is added
-    is a repetition of weight 0.
-    """
-    counts = runtime.gather([[len(parts) for parts in groups]])
-    wanted = [max(column) for column in zip(*counts, strict=True)]
-    return [
-        [(part, 1.0) for part in parts] + [(parts[0], 0.0)] * (count - len(parts))
-        for parts, count in zip(groups, wanted, strict=True)
-    ]
 
 
 def lay_out(

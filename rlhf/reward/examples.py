@@ -14,7 +14,7 @@ from torch import Tensor
 from rlhf.errors import DataError, report_all
 from rlhf.records import PreferencePair, PromptText
 from rlhf.reward.losses import PairBatch
-from rlhf.reward.model import Item, stack_rows
+from rlhf.reward.model import Item, stack_rows, stack_shared
 from rlhf.text import TextFormat
 
 
@@ -55,10 +55,12 @@ class RankedPrompt:
         """Sum of the pairs' weights divided by their number: what the prompt adds to a step's denominator."""
         return sum(self.weight) / len(self.weight)
 
-    @property
-    def width(self) -> int:
-        """Length of the longest row, in tokens."""
-        return len(self.prompt_ids) + max(map(len, self.response_ids))
+    def extent(self, *, share: bool) -> tuple[int, int]:
+        """Return how many rows the prompt takes in a pass, and the tokens of the longest one; see `collate`."""
+        lengths = [len(response) for response in self.response_ids]
+        return (
+            (1, len(self.prompt_ids) + sum(lengths)) if share else (len(lengths), len(self.prompt_ids) + max(lengths))
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Batch:
 
     input_ids: Tensor
     response_mask: Tensor
+    row_of: Tensor | None
     pairs: PairBatch
 
 
@@ -146,11 +149,26 @@ def emphasise(prompts: Sequence[RankedPrompt], heads: int, seed: int) -> list[Ra
     return [replace(prompt, emphasis=tuple(row)) for prompt, row in zip(prompts, weights.tolist(), strict=True)]
 
 
-def collate(prompts: Sequence[RankedPrompt], pad_token_id: int, device: torch.device, *, scale: float = 1.0) -> Batch:
-    """Stack the candidates of some prompts; `scale` multiplies the weights (0 makes a filler that moves nothing)."""
-    items = [item for prompt in prompts for item in prompt.items]
-    input_ids, response_mask = stack_rows(items, pad_token_id)
-    return Batch(input_ids.to(device), response_mask.to(device), pair_batch(prompts, device, scale=scale))
+def collate(
+    prompts: Sequence[RankedPrompt], pad_token_id: int, device: torch.device, *, scale: float = 1.0, share: bool = False
+) -> Batch:
+    """Stack the candidates of some prompts.
+
+    Args:
+        prompts: Whole prompts.
+        pad_token_id: Any id; masks decide.
+        device: Where to.
+        scale: Multiplies the weights (0 makes a filler that moves nothing).
+        share: One row per prompt, with all its candidates behind it, instead of one row per candidate.
+    """
+    row_of = None
+    if share:
+        whole = [(prompt.prompt_ids, prompt.response_ids) for prompt in prompts]
+        input_ids, response_mask, rows = stack_shared(whole, pad_token_id)
+        row_of = rows.to(device)
+    else:
+        input_ids, response_mask = stack_rows([item for prompt in prompts for item in prompt.items], pad_token_id)
+    return Batch(input_ids.to(device), response_mask.to(device), row_of, pair_batch(prompts, device, scale=scale))
 
 
 def pair_batch(prompts: Sequence[RankedPrompt], device: torch.device, *, scale: float = 1.0) -> PairBatch:

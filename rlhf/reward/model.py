@@ -108,20 +108,24 @@ class RewardModel(nn.Module):
         self.pooling: Pooling = pooling
 
     def forward(
-        self, input_ids: Int[Tensor, "batch sequence"], response_mask: Bool[Tensor, "batch sequence"]
-    ) -> Float[Tensor, "heads batch"]:
+        self,
+        input_ids: Int[Tensor, "batch sequence"],
+        response_mask: Bool[Tensor, "responses sequence"],
+        row_of: Int[Tensor, " responses"] | None = None,
+    ) -> Float[Tensor, "heads responses"]:
         """Return raw scores."""
-        return head_scores(self.shared, input_ids, response_mask, self.pooling)
+        return head_scores(self.shared, input_ids, response_mask, self.pooling, row_of=row_of)
 
 
 def head_scores(
     shared: SharedBase,
     input_ids: Int[Tensor, "batch sequence"],
-    response_mask: Bool[Tensor, "batch sequence"],
+    response_mask: Bool[Tensor, "responses sequence"],
     pooling: Pooling,
     attention_mask: Bool[Tensor, "batch sequence"] | None = None,
-) -> Float[Tensor, "heads batch"]:
-    """Return each head's raw score of each row.
+    row_of: Int[Tensor, " responses"] | None = None,
+) -> Float[Tensor, "heads responses"]:
+    """Return each head's raw score of each response.
 
     Args:
         shared: The base with the role `reward` and its head.
@@ -129,8 +133,14 @@ def head_scores(
         response_mask: True on response tokens, end token included; at least one in every row.
         pooling: Where to read the score.
         attention_mask: True on real tokens; None where all padding is on the right.
+        row_of: The row in which each response is, where several share the prompt of one (`stack_shared`); None is one each.
     """
-    hidden = shared.hidden(ROLE, input_ids, attention_mask)
+    if row_of is None:
+        hidden = shared.hidden(ROLE, input_ids, attention_mask)
+    else:
+        numbers = torch.arange(1, len(row_of) + 1, device=row_of.device)
+        branches = torch.zeros_like(input_ids).index_add(0, row_of, response_mask.long() * numbers[:, None])
+        hidden = shared.hidden(ROLE, input_ids, branches=branches).index_select(0, row_of)
     if pooling == "last":
         rows = torch.arange(len(hidden), device=hidden.device)
         return shared.read_heads(ROLE, hidden[rows, last_true_index(response_mask)])
@@ -143,6 +153,29 @@ def stack_rows(items: Sequence[Item], pad_token_id: int) -> tuple[Tensor, Tensor
     ids = pad_right([[*prompt, *response] for prompt, response in items], pad_token_id, torch.long)
     masks = [[0] * len(prompt) + [1] * len(response) for prompt, response in items]
     return ids, pad_right(masks, 0, torch.bool)
+
+
+def stack_shared(
+    prompts: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], pad_token_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay each prompt and all its responses end to end in one row, so that the trunk reads every token once.
+
+    Returns:
+        `input_ids`, one row per prompt, padded on the right; `response_mask`, one row per response; and the row of each
+        response. `head_scores` hides the responses of a row from each other.
+    """
+    lines: list[list[int]] = []
+    masks: list[list[int]] = []
+    rows: list[int] = []
+    for row, (prompt, responses) in enumerate(prompts):
+        line = list(prompt)
+        for response in responses:
+            masks.append([0] * len(line) + [1] * len(response))
+            rows.append(row)
+            line += response
+        lines.append(line)
+    ids = pad_right(lines, pad_token_id, torch.long)
+    return ids, pad_right(masks, 0, torch.bool, ids.shape[1]), torch.tensor(rows)
 
 
 def score_ids(

@@ -1,9 +1,10 @@
 """Train a reward model on preference pairs: only the reward adapter and its head move.
 
-Every candidate of a prompt is forwarded once and all its pairs share one optimiser step. The loss is in
-`rlhf.reward.losses`. A step's loss is divided by the sum of its pairs' balanced weights over all micro-batches and
-processes, so the gradient does not depend on how the step is cut. The data order is a pure function of seed and
-epoch and nothing is drawn while training, so a killed run goes on from its last checkpoint to the same bytes.
+Every candidate of a prompt is forwarded once and all its pairs share one optimiser step. Where the base's attention allows
+it, the prompt too is forwarded once: its candidates stand behind it in one row. The loss is in `rlhf.reward.losses`. A step's
+loss is divided by the sum of its pairs' balanced weights over all micro-batches and processes, so the gradient does not
+depend on how the step is cut. The data order is a pure function of seed and epoch and nothing is drawn while training, so a
+killed run goes on from its last checkpoint to the same bytes.
 """
 
 import logging
@@ -11,6 +12,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rlhf.batching import even_out, micro_batches
 from rlhf.checkpoints import Checkpoints, Progress, evaluation_steps, restore
 from rlhf.config.training import RewardConfig, require_multiple
 from rlhf.errors import ConfigError, TrainingError
@@ -36,7 +39,7 @@ from rlhf.reward.examples import (
     shuffle_labels,
 )
 from rlhf.reward.losses import PairBatch, each_head, preference_loss
-from rlhf.reward.model import CHECKPOINTS, ROLE, RewardInfo, RewardModel, stack_rows
+from rlhf.reward.model import CHECKPOINTS, ROLE, RewardInfo, RewardModel
 from rlhf.runtime import Runtime, StoppedBySignal, TrainingEngine
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
@@ -160,8 +163,14 @@ class _Training:
         tracker: Tracker,
         runtime: Runtime,
     ) -> None:
+        _check_division(config, runtime)
         self._shared, self._train, self._held_out = shared, train, held_out
         self._pad, self._config, self._seed = pad_token_id, config, seed
+        self._share = config.share_prompt and shared.can_branch
+        if config.share_prompt and not self._share:
+            log.info(
+                "reward.share_prompt: this base's attention takes no mask of its own; prompts are read per candidate"
+            )
         self._tracker, self._runtime = tracker, runtime
         self._own = dict(shared.trainable(ROLE))
         self._checkpoints = Checkpoints(folder / CHECKPOINTS)
@@ -179,7 +188,6 @@ class _Training:
         self._engine = TrainingEngine(
             runtime, RewardModel(shared, config.pooling), groups, config.max_grad_norm, ADAM_EPSILON
         )
-        self._per_process = _per_process(config, runtime)
         total = config.epochs * math.ceil(len(train) / config.batch_prompts)
         self._progress = Progress("reward", total, config.patience)
         self._best: dict[str, Tensor] = {}
@@ -228,17 +236,18 @@ class _Training:
         """Take one optimiser step; every process makes the same number of passes, with fillers of weight 0."""
         config, runtime = self._config, self._runtime
         chosen = [self._train[i] for i in prompts_of_step(step, len(self._train), config.batch_prompts, self._seed)]
-        chosen.sort(key=lambda prompt: prompt.width)
+        # Neighbours go to different processes.
+        chosen.sort(key=lambda prompt: prompt.extent(share=self._share)[1])
         denominator = sum(prompt.balanced_weight for prompt in chosen)
-        own = chosen[runtime.process_index :: runtime.process_count]
-        passes = math.ceil(math.ceil(len(chosen) / runtime.process_count) / self._per_process)
+        passes = self._passes(chosen)
         total = torch.zeros((), device=runtime.device)
-        for number in range(passes):
-            part = own[number * self._per_process : (number + 1) * self._per_process]
-            batch = collate(part or chosen[:1], self._pad, runtime.device, scale=1.0 if part else 0.0)
-            scores = self._engine.forward(batch.input_ids, batch.response_mask)
+        for number, (part, weight) in enumerate(passes, start=1):
+            batch = collate(
+                [chosen[index] for index in part], self._pad, runtime.device, scale=weight, share=self._share
+            )
+            scores = self._engine.forward(batch.input_ids, batch.response_mask, batch.row_of)
             loss = self._numerator(scores, batch.pairs) / denominator
-            self._engine.backward(loss, last=number == passes - 1)
+            self._engine.backward(loss, last=number == len(passes))
             total += loss.detach()
         factor = learning_rate_factor(step, self._progress.total, config.warmup_share)
         rates = {"adapter": factor * config.learning_rate, "head": factor * config.head_learning_rate}
@@ -270,6 +279,18 @@ class _Training:
         ]
         return torch.stack(losses).mean()
 
+    def _passes(self, prompts: Sequence[RankedPrompt], *, room: int = 1) -> list[tuple[list[int], float]]:
+        """Return this process's forward passes over some prompts: positions, and weight 0 for a filler.
+
+        `room` multiplies what goes into a pass.
+        """
+        config, runtime = self._config, self._runtime
+        rows, widths = zip(*(prompt.extent(share=self._share) for prompt in prompts), strict=True)
+        own = range(runtime.process_index, len(prompts), runtime.process_count)
+        tokens = config.micro_batch_tokens and room * config.micro_batch_tokens
+        parts = micro_batches(widths, own, room * config.micro_batch_prompts, tokens, rows=rows)
+        return even_out([list(parts)], runtime, spare=[0])[0]
+
     def _evaluate(self) -> dict[str, float]:
         """Measure held-out loss and accuracy, without smoothing, margins and centering; keep the best state."""
         scores = self._score(self._held_out)
@@ -287,19 +308,18 @@ class _Training:
         return metrics
 
     def _score(self, prompts: Sequence[RankedPrompt]) -> Tensor:
-        """Return the raw scores of all candidates (the mean over heads), on the CPU; every process computes all of them."""
-        items = [item for prompt in prompts for item in prompt.items]
-        order = sorted(range(len(items)), key=lambda index: len(items[index][0]) + len(items[index][1]))
-        scores = torch.zeros(len(items))
-        # Twice the rows of a training pass fit where no gradients are kept.
-        size = 2 * self._per_process * max(len(prompt.response_ids) for prompt in prompts)
+        """Return the raw scores of all candidates (the mean over heads), flat, on the CPU; each process computes a share of them."""
+        starts = [0, *accumulate(len(prompt.response_ids) for prompt in prompts)]
+        scores = torch.zeros(starts[-1])
         with torch.no_grad():
-            for start in range(0, len(order), size):
-                chosen = order[start : start + size]
-                ids, mask = stack_rows([items[index] for index in chosen], self._pad)
-                raw = self._engine.forward(ids.to(self._runtime.device), mask.to(self._runtime.device))
-                scores[chosen] = raw.float().mean(dim=0).cpu()
-        return scores
+            # Twice as much fits into a pass where no gradients are kept.
+            for part, weight in self._passes(prompts, room=2):
+                batch = collate([prompts[index] for index in part], self._pad, self._runtime.device, share=self._share)
+                raw = self._engine.forward(batch.input_ids, batch.response_mask, batch.row_of)
+                if weight:
+                    places = [place for index in part for place in range(starts[index], starts[index + 1])]
+                    scores[places] = raw.float().mean(dim=0).cpu()
+        return self._runtime.sum(scores)
 
     def _checkpoint(self) -> None:
         weights, optimizer = self._copy(), self._engine.state()
@@ -331,15 +351,18 @@ class _Training:
         return copies
 
 
-def _per_process(config: RewardConfig, runtime: Runtime) -> int:
-    """Return the prompts per forward pass.
+def _check_division(config: RewardConfig, runtime: Runtime) -> None:
+    """Refuse a batch that the processes would not share evenly; a token budget cuts whatever each of them has.
 
     Raises:
         ConfigError: The batch does not divide among the processes.
     """
-    per_pass = config.micro_batch_prompts * runtime.process_count
     try:
-        require_multiple(config.batch_prompts, per_pass, "reward.batch_prompts", "micro_batch_prompts times processes")
+        if config.micro_batch_tokens is None:
+            per_pass = config.micro_batch_prompts * runtime.process_count
+            require_multiple(
+                config.batch_prompts, per_pass, "reward.batch_prompts", "micro_batch_prompts times processes"
+            )
+        require_multiple(config.batch_prompts, runtime.process_count, "reward.batch_prompts", "the number of processes")
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return config.micro_batch_prompts

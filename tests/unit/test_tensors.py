@@ -3,6 +3,8 @@
 import torch
 
 from rlhf.tensors import (
+    branch_mask,
+    branch_positions,
     last_true_index,
     lengths_to_mask,
     masked_mean,
@@ -57,3 +59,21 @@ def test_masks_positions_and_last_entries() -> None:
 def test_unflatten_puts_values_back_into_their_places() -> None:
     grid = torch.arange(6.0).view(2, 3)
     assert unflatten(grid[MASK], MASK).tolist() == [[0, 1, 0], [3, 0, 0]]
+
+
+def test_branches_see_the_stem_and_themselves() -> None:
+    # A stem of two, a branch of two, a branch of one, padding.
+    branches = torch.tensor([[0, 0, 1, 1, 2, 0]])
+    seen = branch_mask(branches)[0]
+    assert seen.int().tolist()[:5] == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+    ]
+    assert branch_positions(branches).tolist() == [[0, 1, 2, 3, 2, 2]]
+
+
+def test_a_branch_of_one_token_behind_another_begins_anew() -> None:
+    assert branch_positions(torch.tensor([[0, 3, 1, 2, 2]])).tolist() == [[0, 1, 1, 1, 2]]

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from rlhf.ppo.guard import find_fault
 from rlhf.ppo.loop import learning_rates, make_engine
 from rlhf.ppo.optimise import Targets, _plan, make_targets, optimise
 from rlhf.ppo.prompts import PromptSource, prompt_order
-from rlhf.ppo.rollout import Rollout, even_out, examine, lay_out, micro_batches, sample_episodes, score_samples
+from rlhf.ppo.rollout import Rollout, examine, lay_out, sample_episodes, score_samples
 from rlhf.reward.sources import Scores
-from rlhf.runtime import Runtime, StoppedBySignal, start_runtime
+from rlhf.runtime import StoppedBySignal, start_runtime
 from rlhf.tracking import read_metrics
 from tests.tiny import shake, tiny_base, tiny_roles
 from tests.unit.ppo.world import LEARNS, TINY, even_share, prompts, train
@@ -154,11 +154,6 @@ def test_layout_keeps_prompts_out_of_the_response_mask() -> None:
     ids, mask = lay_out([[5, 6, 7, 8], [5, 9]], [2, 1], [0, 1], torch.device("cpu"))
     assert ids.tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
     assert mask.tolist() == [[False, False, True, True], [False, True, False, False]]
-
-
-def test_micro_batches_group_neighbouring_lengths() -> None:
-    sequences = [[0] * length for length in (9, 1, 8, 2)]
-    assert list(micro_batches(sequences, [0, 1, 2, 3], 2)) == [[1, 3], [2, 0]]
 
 
 def test_each_epoch_visits_every_episode_once_in_a_new_order() -> None:
@@ -337,20 +332,6 @@ def test_the_split_by_tokens_leaves_the_gradient_unchanged(tmp_path: Path) -> No
         outcomes.append(read_metrics(outcome.policy / "metrics.jsonl")[-1])
     for name in ("ppo/policy_loss", "ppo/value_loss", "ppo/grad_norm", "ppo/score_mean"):
         assert outcomes[0][name] == pytest.approx(outcomes[1][name], abs=1e-4), name
-
-
-def test_micro_batches_keep_to_the_token_budget() -> None:
-    sequences = [[0] * length for length in (9, 1, 8, 2, 30)]
-    assert list(micro_batches(sequences, range(5), 8, tokens=18)) == [[1, 3], [2, 0], [4]]
-
-
-def test_processes_take_the_same_number_of_micro_batches() -> None:
-    class TwoProcesses(Runtime):
-        def gather(self, items: Sequence[Any]) -> list[Any]:
-            return [*items, [3, 1]]
-
-    found = even_out([[[0], [1]], [[2], [3]]], TwoProcesses(None))
-    assert found == [[([0], 1.0), ([1], 1.0), ([0], 0.0)], [([2], 1.0), ([3], 1.0)]]
 
 
 def test_a_signal_ends_the_run_after_its_update_with_a_checkpoint(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlhf.config.base import BaseConfig
 from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.models.roles import RoleSource, build_shared_base
 from rlhf.reward.model import (
@@ -21,9 +22,10 @@ from rlhf.reward.model import (
     score_texts,
     set_normalisation,
     stack_rows,
+    stack_shared,
 )
 from rlhf.runtime import start_runtime
-from tests.tiny import shake, tiny_base
+from tests.tiny import TINY_LORA, shake, tiny_base
 from tests.unit.reward.planted import reward_base
 
 ITEMS: list[Item] = [
@@ -59,6 +61,36 @@ def test_score_does_not_depend_on_padding(tmp_path: Path, pooling: Pooling, pad:
         wide_ids, wide_mask = torch.cat([filler, ids], dim=1), torch.cat([off, mask], dim=1)
         left = head_scores(shared, wide_ids, wide_mask, pooling, attention_mask=torch.cat([off, real], dim=1))
     torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+SHARED = [([5, 6, 7], [[8, 9, 0], [10, 11, 12, 13, 0], [8]]), ([20], [[21], [5, 6, 7, 8, 9, 10, 0]])]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pad", [0, 17])
+def test_responses_that_share_a_prompt_do_not_see_each_other(tmp_path: Path, pooling: Pooling, pad: int) -> None:
+    shared, _ = reward_base(tmp_path)
+    shake(shared, "reward")
+    items = [(prompt, response) for prompt, responses in SHARED for response in responses]
+    found: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+    for ids, mask, *row_of in (stack_rows(items, pad), stack_shared(SHARED, pad)):
+        scores = head_scores(shared, ids, mask, pooling, row_of=row_of[0] if row_of else None)[0]
+        weights = [parameter for _, parameter in shared.trainable("reward")]
+        # Different weights, so that no response's gradient stands for another's.
+        found.append((scores, list(torch.autograd.grad((scores * torch.arange(1.0, 6.0)).sum(), weights))))
+    assert stack_shared(SHARED, pad)[0].shape == (2, 12)
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("attention", "answer"), [("sdpa", True), ("eager", False)])
+def test_only_some_kinds_of_attention_take_a_mask_of_their_own(tmp_path: Path, attention: str, answer: bool) -> None:
+    base = tiny_base(tmp_path, config=BaseConfig(attention=attention))  # pyright: ignore[reportArgumentType]
+    shared = build_shared_base(base, {"reward": RoleSource(fresh=TINY_LORA, head=True)})
+    assert shared.can_branch is answer
+    shared.model.config.sliding_window = 8
+    shared.model.config.layer_types = ["sliding_attention"] * 2
+    assert not shared.can_branch
 
 
 def test_poolings_read_where_they_say(tmp_path: Path) -> None:

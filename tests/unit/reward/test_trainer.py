@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.errors import ConfigError, DataError, TrainingError
-from rlhf.reward.model import publish_reward
+from rlhf.models.roles import SharedBase
+from rlhf.reward.model import RewardModel, publish_reward
 from rlhf.reward.trainer import learning_rate_factor, prompts_of_step, train_reward
-from rlhf.runtime import start_runtime
+from rlhf.runtime import Runtime, start_runtime
 from rlhf.tracking import Tracker, read_metrics
 from tests.unit.reward.planted import planted_config, planted_pairs, reward_base, train_planted
 
@@ -87,17 +88,78 @@ def test_only_the_reward_role_moves(tmp_path: Path) -> None:
     assert all((".lora_" in name and ".reward." in name) or name.startswith("heads.reward.") for name in moved)
 
 
-@pytest.mark.parametrize("micro", [1, 4])
-def test_cutting_a_step_leaves_the_training(tmp_path: Path, micro: int) -> None:
-    whole = train_planted(tmp_path, planted_config(epochs=1), prompts=20, name="whole")
-    cut = train_planted(tmp_path, planted_config(epochs=1, micro_batch_prompts=micro), prompts=20, name="cut")
+CUTS = {
+    "whole": {},
+    "one by one": {"micro_batch_prompts": 1},
+    "four at a time": {"micro_batch_prompts": 4},
+    "a budget": {"micro_batch_tokens": 200},
+    "a budget that one prompt exceeds": {"micro_batch_tokens": 20},
+}
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("cut", CUTS)
+def test_cutting_a_step_leaves_the_training(tmp_path: Path, cut: str, share: bool) -> None:
+    whole = train_planted(tmp_path, planted_config(epochs=1, share_prompt=False), prompts=20, name="whole")
+    config = planted_config(epochs=1, share_prompt=share, **CUTS[cut])
+    other = train_planted(tmp_path, config, prompts=20, name="cut")
     for name, tensor in whole[1].state_dict().items():
-        torch.testing.assert_close(cut[1].state_dict()[name], tensor, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(other[1].state_dict()[name], tensor, atol=1e-4, rtol=1e-4)
+    assert other[0].held_out_loss == pytest.approx(whole[0].held_out_loss, abs=1e-4)
+    left, right = (read_metrics(found[3] / "metrics.jsonl")[1] for found in (whole, other))
+    assert left["reward/gradient_norm"] == pytest.approx(right["reward/gradient_norm"], rel=1e-4)
 
 
-@pytest.mark.parametrize("last", [1, 5])
-def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, last: int) -> None:
-    config = planted_config(epochs=2)
+def shapes_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of all passes of a training."""
+    shapes: list[tuple[int, ...]] = []
+    forward = RewardModel.forward
+
+    def watched(self: RewardModel, input_ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        shapes.append((*input_ids.shape, torch.is_grad_enabled()))
+        return forward(self, input_ids, *others)
+
+    monkeypatch.setattr(RewardModel, "forward", watched)
+    train_planted(tmp_path, planted_config(epochs=1, **changes), prompts=20, name="watched")
+    return shapes
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_passes_keep_to_the_token_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: bool) -> None:
+    free = shapes_of(tmp_path / "free", monkeypatch, share_prompt=share)
+    bound = shapes_of(tmp_path / "bound", monkeypatch, share_prompt=share, micro_batch_tokens=300)
+    assert max(rows * width for rows, width, _ in free) > 600
+    assert all(rows * width <= (300 if training else 600) for rows, width, training in bound)
+    assert max(rows * width for rows, width, training in bound if not training) > 300
+    # Whole prompts: three candidates each (some pairs tie, so now and then two), or one row.
+    assert all(rows > 1 for rows, _, _ in bound) or share
+
+
+def test_a_shared_prompt_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = {
+        share: sum(rows * width for rows, width, _ in shapes_of(tmp_path / str(share), monkeypatch, share_prompt=share))
+        for share in (True, False)
+    }
+    assert tokens[True] < 0.85 * tokens[False]
+
+
+def test_a_base_that_takes_no_mask_of_its_own_reads_prompts_per_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SharedBase, "can_branch", False)
+    shapes = shapes_of(tmp_path, monkeypatch, share_prompt=True, micro_batch_prompts=1)
+    assert all(rows > 1 for rows, _, _ in shapes)
+
+
+def test_a_token_budget_needs_no_even_cut() -> None:
+    with pytest.raises(ValueError, match="batch_prompts is 8"):
+        planted_config(micro_batch_prompts=3)
+    assert planted_config(micro_batch_prompts=3, micro_batch_tokens=100).micro_batch_prompts == 3
+
+
+@pytest.mark.parametrize(("last", "cut"), [(1, "whole"), (5, "whole"), (5, "a budget")])
+def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, last: int, cut: str) -> None:
+    config = planted_config(epochs=2, **CUTS[cut])
     outcome, shared, _, folder, runtime = train_planted(tmp_path, config, prompts=24, name="straight")
     publish_reward(shared, outcome.info, folder, runtime)
     # 2 epochs of 3 steps, evaluated after steps 3 and 6: the first kill leaves no checkpoint, the second one has step 3.
@@ -182,9 +244,7 @@ def test_learning_rate_rises_and_falls() -> None:
 
 
 def test_batches_that_processes_do_not_divide_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlhf.reward.trainer import _per_process
-    from rlhf.runtime import Runtime
-
     monkeypatch.setattr(Runtime, "process_count", 3)
-    with pytest.raises(ConfigError, match="batch_prompts is 8"):
-        _per_process(planted_config(), start_runtime())
+    for cut in ("whole", "a budget"):
+        with pytest.raises(ConfigError, match="batch_prompts is 8"):
+            train_planted(tmp_path, planted_config(**CUTS[cut]), prompts=8, name=cut)

@@ -1,0 +1,50 @@
+"""A tiny reward training under a launcher: folder, ZeRO stage, name. It writes what it learned, and how it cut its steps."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from rlhf.models.roles import RoleSource, build_shared_base
+from rlhf.reward.model import RewardModel, publish_reward
+from rlhf.reward.trainer import train_reward
+from rlhf.runtime import start_runtime
+from rlhf.tracking import Tracker
+from tests.tiny import TINY_LORA, tiny_base
+from tests.unit.reward.planted import planted_config, planted_pairs
+
+# Steps of 8, 8 and 1 prompts: in the last one, the second of two processes has none of its own.
+LONG, SHORT, HELD_OUT = 6, 11, 5
+BUDGET = 150
+
+
+def main(folder: Path, zero: int, name: str) -> None:
+    """Train for one epoch with a token budget."""
+    runtime = start_runtime(zero=zero)  # pyright: ignore[reportArgumentType]
+    base = tiny_base(folder)
+    shared = build_shared_base(base, {"reward": RoleSource(fresh=TINY_LORA, head=True, trainable=True)}, seed=3)
+    pairs = planted_pairs(SHORT, 1, words=4) + planted_pairs(LONG, 3, words=12)
+    held_out = planted_pairs(HELD_OUT, 2)
+    out = folder / name
+    if runtime.is_main:
+        out.mkdir()
+    runtime.wait()
+    passes: list[bool] = []
+    forward = RewardModel.forward
+
+    def counted(self: RewardModel, *arguments: torch.Tensor) -> torch.Tensor:
+        passes.append(torch.is_grad_enabled())
+        return forward(self, *arguments)
+
+    RewardModel.forward = counted  # pyright: ignore[reportAttributeAccessIssue]
+    config = planted_config(epochs=1, evaluations=1, micro_batch_tokens=BUDGET)
+    tracker = Tracker(out, active=runtime.is_main, bars=False)
+    outcome = train_reward(shared, base.text, pairs, held_out, config, 1, out, tracker, runtime)
+    publish_reward(shared, outcome.info, out, runtime)
+    facts = {"passes": passes, "initial_loss": outcome.initial_loss, "held_out_loss": outcome.held_out_loss}
+    (out / f"facts-{runtime.process_index}.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,55 @@
+"""Reward training with a token budget on two processes, plain and under ZeRO-2 and ZeRO-3, learns what one process learns."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+FILES = ("adapter_model.safetensors", "head.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    _run(folder, 1, 0)
+    return folder
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_two_processes_learn_what_one_does_in_equally_many_passes(alone: Path, tmp_path: Path, zero: int) -> None:
+    shutil.copytree(alone / "base", tmp_path / "base")
+    _run(tmp_path, 2, zero)
+    first, second = (_facts(tmp_path, process) for process in (0, 1))
+    assert first["passes"] == second["passes"]
+    # A budget that cuts one process's steps cuts those of two into about half as many passes each.
+    one = _facts(alone, 0)
+    assert len(one["passes"]) > len(first["passes"]) >= len(one["passes"]) / 2
+    for facts in (first, second):
+        for name in ("initial_loss", "held_out_loss"):
+            assert facts[name] == pytest.approx(one[name], abs=1e-4)
+    for name in FILES:
+        ours, theirs = load_file(tmp_path / "trained" / name), load_file(alone / "trained" / name)
+        assert ours.keys() == theirs.keys()
+        for key, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[key], atol=1e-4, rtol=1e-4)
+
+
+def _facts(folder: Path, process: int) -> dict[str, Any]:
+    return json.loads((folder / f"trained/facts-{process}.json").read_text(encoding="utf-8"))
+
+
+def _run(folder: Path, processes: int, zero: int) -> None:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    program = ["tests.distributed.reward_program", str(folder), str(zero), "trained"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    command = [sys.executable, "-m", *(launcher if processes > 1 or zero else []), *program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
