@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 from transformers.integrations import deepspeed
 
 from rlhf.config.score import ClassifierConfig
@@ -48,6 +48,25 @@ def test_a_score_is_the_logit_of_the_templated_text_whatever_the_batch(tmp_path:
         assert classifier.score(PROMPTS, RESPONSES, size) == pytest.approx(alone, abs=1e-5)
     assert classifier.weights_hash == hash_weight_files(folder)
     assert not any(parameter.requires_grad for parameter in classifier._model.parameters())
+
+
+def test_an_encoder_does_not_look_at_padding(tmp_path: Path) -> None:
+    folder = tiny_classifier(tmp_path / "tone", template=False)
+    config = BertConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(folder)),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        num_labels=1,
+    )
+    torch.manual_seed(3)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    classifier = load(folder)
+    alone = [classifier.score([prompt], [said], 1)[0] for prompt, said in zip(PROMPTS, RESPONSES, strict=True)]
+    assert classifier.score(PROMPTS, RESPONSES, 3) == pytest.approx(alone, abs=1e-5)
 
 
 def test_without_a_template_prompt_and_response_are_read_end_to_end(tmp_path: Path) -> None:
