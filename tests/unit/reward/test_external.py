@@ -60,7 +60,8 @@ def test_an_encoder_does_not_look_at_padding(tmp_path: Path) -> None:
         num_attention_heads=2,
         max_position_embeddings=128,
         initializer_range=0.3,
-        num_labels=1,
+        id2label={0: "score"},
+        label2id={"score": 0},
     )
     torch.manual_seed(3)
     BertForSequenceClassification(config).save_pretrained(folder)
