@@ -44,6 +44,7 @@ evidence: .venv/.installed-dev  ## PPO beside a known optimum, recipes beside th
 	mkdir -p runs/evidence
 	$(BIN)/python -m tests.exact.evidence runs/evidence/exact.json
 	$(BIN)/python -m tests.real.controls runs/evidence
+	$(BIN)/python -m tests.real.rewards runs/evidence
 	$(BIN)/python -m tests.real.prioritise runs/evidence/quickstart-1 runs/evidence/prioritise.json
 
 check: .venv/.installed-dev  ## ruff, pyright, import-linter
