@@ -57,8 +57,9 @@ format: .venv/.installed-dev  ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: .venv/.installed-dev  ## time generation and PPO beside other programs, about an hour (docs/performance.md)
+bench: .venv/.installed-dev  ## time generation, reward training and PPO beside other programs, about an hour (docs/performance.md)
 	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.reward
 	$(BIN)/python -m benchmarks.ppo
 
 .venv/bin/python:

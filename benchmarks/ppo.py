@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     summary = [summarise(shape, runs, dtype, length, rates[dtype]) for dtype, length in cases]
     _write(
         options.shape,
-        {"machine": _machine(), "options": vars(options), "rates": rates, "summary": summary, "runs": runs},
+        {"machine": machine(), "options": vars(options), "rates": rates, "summary": summary, "runs": runs},
     )
     for case in summary:
         _say(table(case))
@@ -269,7 +269,8 @@ def _cpu_flags() -> set[str]:
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Return what a result's reader must know of the machine and the libraries."""
     names = ("torch", "transformers", "peft", "accelerate", "datasets")
     return {
         "date": time.strftime("%Y-%m-%d"),

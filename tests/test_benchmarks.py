@@ -1,12 +1,19 @@
 """The benchmark's own arithmetic, and our side of it on a model that takes seconds."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import ours_ppo, shapes
+from benchmarks import ours_ppo, ours_reward, peer_reward, reward, shapes
 from benchmarks.floor import floor_seconds
 from benchmarks.ppo import histogram, sides_of, summarise, table
+from benchmarks.rankings import DATA_SEED, FIRST_WORD, HELD_OUT, WORDS, make_rankings, read_rankings, write_rankings
 from benchmarks.shapes import END, SHAPES, Shape, logit_bias, shape_of, write_model
+from rlhf.config.base import BaseConfig
+from rlhf.models.base import load_base
+from rlhf.reward.examples import encode_pairs
 
 TINY = Shape(
     device="cpu",
@@ -24,6 +31,7 @@ TINY = Shape(
     peer_micro_batches=(2,),
     rollout_batch=8,
 )
+TINY_RANKED = replace(TINY, vocabulary=FIRST_WORD + WORDS, prompt=10, response=12)
 RATES = {"trunk": 1e9, "head": 2e9, "decode_trunk": 1e8, "decode_head": 2e8}
 
 
@@ -100,3 +108,71 @@ def test_both_sides_of_the_peer_where_the_whole_batch_fits():
         "ours, adapter critic": 8,
     }
     assert "trl, whole batch" not in sides_of(SHAPES["1.5b"])
+
+
+def test_rankings_are_ordered_by_the_hidden_worth_and_split():
+    train, held_out = make_rankings(TINY_RANKED, 40)
+    assert (len(train), len(held_out)) == (40, HELD_OUT)
+    worth = np.random.default_rng(DATA_SEED).standard_normal(WORDS)
+    for ranking in train + held_out:
+        assert 8 <= len(ranking.prompt) <= TINY_RANKED.prompt
+        means = [worth[np.array(response[:-1]) - FIRST_WORD].mean() for response in ranking.responses]
+        assert means == sorted(means, reverse=True)
+        assert all(response[-1] == END and 9 <= len(response) <= TINY_RANKED.response for response in ranking.responses)
+    # 4 responses make 6 pairs, each response is in 3 of them: 12 sequences.
+    pairs = list(train[0].pairs())
+    assert len(pairs) == 6
+    assert pairs[3] == (
+        train[0].prompt + train[0].responses[1],
+        train[0].prompt + train[0].responses[2],
+    )
+
+
+def test_rates_and_ratios_of_reward_training():
+    # Three steps of 16 rankings; the first is not counted: 32 rankings in 4 s, and the peer's in 16 s.
+    assert reward.rate([10.0, 12.0, 14.0]) == 8.0
+    facts = {"peak_bytes": 3e9, "imported_bytes": 1e9, "accuracy": 0.8, "optimizer_steps": 3}
+    slow = {"step_times": [0.0, 8.0, 16.0], "step_cpu_times": [0.0, 8.0, 16.0]}
+    runs = [
+        {"side": "trl", **facts, "step_times": [0.0, 16.0, 32.0], "step_cpu_times": [0.0, 16.0, 32.0]},
+        {"side": "trl, grouped", **facts, **slow},
+        *(
+            {"side": "ours", **facts, "peak_bytes": 2e9, "step_times": [0, 1, ends], "step_cpu_times": [0, 2, 4]}
+            for ends in (3.0, 4.0, 100.0)
+        ),
+    ]
+    found = reward.summarise(runs)
+    assert found["ours"]["rankings_per_s"] == 8.0  # the median of 32 / 3, 32 / 4, 32 / 100
+    assert found["ours"]["speed_ratio"] == 4.0  # 8 to 32 / 16 of the grouped peer
+    assert found["ours"]["cpu_ratio"] == 4.0
+    assert found["ours"]["memory_ratio"] == pytest.approx(2 / 3)
+    assert found["ours"]["net_memory_ratio"] == 0.5
+    assert found["trl"]["speed_ratio"] == 0.5
+    assert "trl, grouped" in reward.table("speed", found)
+    assert reward.FLOOR == 3.0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_both_sides_of_reward_training_see_the_same_tokens_and_take_the_same_steps(tmp_path):
+    write_model(TINY_RANKED, tmp_path / "model")
+    write_rankings(TINY_RANKED, 8, tmp_path / "model")
+    job = {**reward.SETTINGS, "model": str(tmp_path / "model"), "learning_rate": 1e-3, "epochs": 2, "batch": 4}
+    job |= {"threads": 1, "seed": 1}
+    ours = ours_reward.main({**job, "folder": str(tmp_path / "ours"), "micro_batch": 200})
+    theirs = peer_reward.main({**job, "folder": str(tmp_path / "peer"), "micro_batch": 8, "grouped": True})
+    # 8 rankings, 4 in a step, 2 epochs; 24 pairs in a step of the peer's.
+    assert ours["optimizer_steps"] == theirs["optimizer_steps"] == 4
+    assert len(ours["step_times"]) == len(theirs["step_times"]) == 4
+    assert ours["held_out_pairs"] == theirs["held_out_pairs"] == 6 * HELD_OUT
+    # Ours has a bias in its head, which no pair can see.
+    assert ours["trainable_parameters"] == theirs["trainable_parameters"] + 1
+    base = load_base(tmp_path / "ours" / "base", BaseConfig(model=job["model"], prompt_format="plain"), "fp32")
+    train, _ = read_rankings(tmp_path / "model")
+    encoded = encode_pairs(base.text, ours_reward.as_pairs(train, "t"), 64, "training")
+    seen = [
+        (prompt.prompt_ids + prompt.response_ids[chosen], prompt.prompt_ids + prompt.response_ids[rejected])
+        for prompt in encoded
+        for chosen, rejected in zip(prompt.chosen, prompt.rejected, strict=True)
+    ]
+    dataset = peer_reward.as_dataset(train)
+    assert seen == list(zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True))
