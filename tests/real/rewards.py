@@ -46,6 +46,7 @@ PROMPTS = (
     "--prompts.shares",
     "{sft: 0.07, label: 0.83, ppo: 0.04, validation: 0.03, test: 0.03}",
 )
+EXACT = Noise(0.0, 0.0, (0.0, 0.0), 1.0)
 Row = dict[str, Any]
 
 
@@ -58,6 +59,7 @@ class Arm:
     flips: float = 0.0
     changes: tuple[tuple[str, Any], ...] = ()
     best_only: bool = False
+    exact: bool = False
 
 
 ARMS = (
@@ -66,6 +68,7 @@ ARMS = (
     Arm("shuffled labels", MIDDLE, changes=(("control", "shuffled"),)),
     Arm("Plackett-Luce", MIDDLE, changes=(("likelihood", "plackett_luce"),)),
     Arm("best against rest", MIDDLE, best_only=True),
+    Arm("rankings without error", MIDDLE, exact=True),
 )
 
 
@@ -125,7 +128,8 @@ def train(setting: Setting, arm: Arm, folder: Path, seed: int) -> tuple[RewardOu
     """Train one model and hold it against the truth and against fresh rankings."""
     learned = setting.train[: arm.rankings]
     assert len(learned) == arm.rankings, f"{len(setting.train)} prompts, {arm.name} needs {arm.rankings}"
-    chosen = rank(setting, learned, "one", seed, arm.flips)
+    ranked = dataclasses.replace(setting, noise=EXACT) if arm.exact else setting
+    chosen = rank(ranked, learned, "one", seed, arm.flips)
     pairs = aggregate(learned, chosen, "hard")
     if arm.best_only:
         best = {row.prompt_id: {i for i, value in enumerate(row.ranks) if value == 1} for row in chosen}
