@@ -129,14 +129,15 @@ class TextFormat:
     def decode_response(self, ids: Sequence[int]) -> str:
         """Return the text of a response up to its first end token, leading space kept.
 
-        Where ordinary tokens spell a special one it is left out too: the text must be one that can be encoded again.
+        Where ordinary tokens spell a special one it is left out too: the text must be one that can be encoded again. The
+        character NUL, which no file and no database takes, becomes U+FFFD.
         """
         kept = list(self.cut(ids)[0])
         kept = kept[:-1] if kept and kept[-1] in self._ends else kept
         decoded = self._decode([*self._anchor_ids, *kept])[len(self._anchor_text) :]
         while self._special.search(decoded):
             decoded = self._special.sub("", decoded)
-        return decoded
+        return decoded.replace("\0", "\ufffd")
 
     def cut(self, ids: Sequence[int]) -> tuple[list[int], bool]:
         """Return the ids up to and with the first end token, and whether there was one."""

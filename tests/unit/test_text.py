@@ -64,6 +64,10 @@ def test_decoding_stops_before_the_first_end_token(chat: TextFormat) -> None:
     assert chat.decode_response([]) == ""
 
 
+def test_what_no_file_takes_is_replaced_in_responses(chat: TextFormat) -> None:
+    assert chat.decode_response(chat.encode_response("the cat", "sat\0down")) == "sat\ufffddown"
+
+
 def test_end_tokens_come_from_the_config_first(folder: Path) -> None:
     named = load_text_format(folder, BaseConfig(end_tokens=("<|start|>", "<|end|>")))
     assert named.end_token_ids == (1, 0)
