@@ -27,7 +27,7 @@ from rlhf.tracking import Tracker
 
 
 class Watch(Tracker):
-    """Notes the time, the processor time of this program and its peak memory when optimiser steps end."""
+    """Notes the time, the processor time of this program and its peak memory at the start and when optimiser steps end."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, bars=False)
@@ -36,9 +36,9 @@ class Watch(Tracker):
         self.peak = 0
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Note the end of a step; an evaluation is none."""
+        """Note the start, which is the end of the first evaluation, and the end of each step."""
         super().log(step, metrics)
-        if "reward/loss_nats" in metrics:
+        if step == 0 or "reward/loss_nats" in metrics:
             self.times.append(time.perf_counter())
             self.cpu_times.append(time.process_time())
             self.peak = peak_bytes("cpu")

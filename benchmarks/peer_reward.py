@@ -32,12 +32,16 @@ SCORED_AT_ONCE = 32
 
 
 class Watch(TrainerCallback):
-    """Notes the time, the processor time of this program and its peak memory when optimiser steps end."""
+    """Notes the time, the processor time of this program and its peak memory at the start and when optimiser steps end."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
         self.cpu_times: list[float] = []
         self.peak = 0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Note the start."""
+        self.on_step_end()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Note the end of a step."""

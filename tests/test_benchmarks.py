@@ -129,7 +129,7 @@ def test_rankings_are_ordered_by_the_hidden_worth_and_split():
 
 
 def test_rates_and_ratios_of_reward_training():
-    # Three steps of 16 rankings; the first is not counted: 32 rankings in 4 s, and the peer's in 16 s.
+    # The start and two steps of 16 rankings: 32 rankings in 4 s, and the grouped peer's in 16 s.
     assert reward.rate([10.0, 12.0, 14.0]) == 8.0
     facts = {"peak_bytes": 3e9, "imported_bytes": 1e9, "accuracy": 0.8, "optimizer_steps": 3}
     slow = {"step_times": [0.0, 8.0, 16.0], "step_cpu_times": [0.0, 8.0, 16.0]}
@@ -162,7 +162,7 @@ def test_both_sides_of_reward_training_see_the_same_tokens_and_take_the_same_ste
     theirs = peer_reward.main({**job, "folder": str(tmp_path / "peer"), "micro_batch": 8, "grouped": True})
     # 8 rankings, 4 in a step, 2 epochs; 24 pairs in a step of the peer's.
     assert ours["optimizer_steps"] == theirs["optimizer_steps"] == 4
-    assert len(ours["step_times"]) == len(theirs["step_times"]) == 4
+    assert len(ours["step_times"]) == len(theirs["step_times"]) == 5
     assert ours["held_out_pairs"] == theirs["held_out_pairs"] == 6 * HELD_OUT
     # Ours has a bias in its head, which no pair can see.
     assert ours["trainable_parameters"] == theirs["trainable_parameters"] + 1
