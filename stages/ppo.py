@@ -21,9 +21,9 @@ from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.ppo.loop import train_ppo
 from rlhf.records import Prompt, read_jsonl
 from rlhf.reward.model import RewardInfo, load_reward_info
+from rlhf.reward.scale import scale_samples
 from rlhf.reward.sources import SCORE_FILE, ScoreSum, build_score
 from rlhf.runtime import Runtime, launched_runtime
-from rlhf.sampling import Sampling, sample
 from rlhf.sft import import_sft
 from rlhf.tracking import read_metrics
 
@@ -108,23 +108,14 @@ def _score(
 def _reference_samples(
     config: Config, base: LoadedBase, shared: SharedBase, asked: list[Prompt], name: str, runtime: Runtime
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Draw one response of the reference to each of some ppo prompts, as long as a rollout's."""
     if runtime.zero == 3:
         raise ConfigError(
             f"score.classifiers.{name} has no mean and std, and with launch.zero 3 the base cannot answer before "
             "training to measure them: give both, or use launch.zero 2"
         )
-    rows = _of_split(asked, "ppo")[: config.score.normalisation_prompts]
-    drawn = sample(
-        shared,
-        "reference",
-        [base.text.encode_prompt(row.prompt) for row in rows],
-        base.text,
-        Sampling(config.ppo.temperature, config.ppo.max_new_tokens),
-        seed=derive_seed(config.seed, "normalisation"),
-        batch_size=config.ppo.rollout_batch_size,
-        keys=range(len(rows)),
-    )
+    _of_split(asked, "ppo")
+    count, size = config.score.normalisation_prompts, config.ppo.rollout_batch_size
+    drawn = scale_samples(shared, "reference", base.text, asked, count, config.ppo, config.seed, size)
     return drawn.prompt_ids, drawn.response_ids
 
 

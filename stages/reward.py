@@ -2,9 +2,9 @@
 
 Reads base, prompts, sft and pairs. Writes a PEFT folder, head.safetensors, reward.json (pooling, score normalisation,
 base hash), calibration.json, and, where people ranked, trust.json (accuracy by annotator and source) and
-disagreements.jsonl (the held-out prompts on which model and people differ most). All pairs of a prompt are in one step and each candidate is forwarded once
-(Ouyang et al. 2022, equation 1). Scores are normalised to mean 0 and standard deviation 1 on SFT responses to prompts
-of the ppo split (Ziegler et al. 2019).
+disagreements.jsonl (the held-out prompts on which model and people differ most). All pairs of a prompt are in one step and
+each candidate is forwarded once (Ouyang et al. 2022, equation 1). Scores are normalised to mean 0 and standard deviation 1
+on SFT responses to prompts of the ppo split (Ziegler et al. 2019).
 
     rlhf reward CONFIG      python -m stages.reward CONFIG
 """
@@ -29,10 +29,10 @@ from rlhf.reward.model import (
     score_texts,
     set_normalisation,
 )
+from rlhf.reward.scale import scale_samples
 from rlhf.reward.trainer import train_reward
 from rlhf.reward.trust import find_disagreements, measure_trust
 from rlhf.runtime import Runtime, launched_runtime
-from rlhf.sampling import Sampling, sample
 from rlhf.text import TextFormat
 
 log = logging.getLogger(__name__)
@@ -130,21 +130,10 @@ def _measure_trust(shared: SharedBase, text: TextFormat, info: RewardInfo, work:
 def _sft_samples(
     config: Config, shared: SharedBase, text: TextFormat, work: Work, runtime: Runtime
 ) -> list[tuple[list[int], list[int]]]:
-    """Draw one SFT response to each of some ppo prompts, as long as a rollout's: they define scores of 0 and 1."""
-    prompts = [row for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "ppo"]
-    ids = [text.encode_prompt(prompt.prompt) for prompt in prompts[: config.reward.normalisation_prompts]]
-    sampling = Sampling(config.ppo.temperature, config.ppo.max_new_tokens)
-    seed = derive_seed(config.seed, "normalisation")
-    drawn = sample(
-        shared,
-        "policy",
-        ids,
-        text,
-        sampling,
-        seed=seed,
-        batch_size=SCORE_BATCH,
-        keys=range(len(ids)),
-        in_step=runtime.in_step,
+    prompts = read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt)
+    count, seed = config.reward.normalisation_prompts, config.seed
+    drawn = scale_samples(
+        shared, "policy", text, prompts, count, config.ppo, seed, SCORE_BATCH, in_step=runtime.in_step
     )
     return list(zip(drawn.prompt_ids, drawn.response_ids, strict=True))
 

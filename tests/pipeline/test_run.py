@@ -92,38 +92,6 @@ def test_scores_are_never_divided_by_less_than_the_recipe_says(finished: Shell) 
     assert info["score_std"] == load_config(RECIPE).reward.min_score_std * info["temperature"]
 
 
-def test_the_reward_model_is_held_against_people_and_sources(finished: Shell) -> None:
-    folder = finished.run / "round-1"
-    trust = json.loads((folder / "reward" / "trust.json").read_text())
-    rankings = [json.loads(line) for line in (folder / "rankings" / "rankings.jsonl").read_text().splitlines()]
-    assert set(trust["accuracy_by_annotator"]) == {row["annotator"] for row in rankings}
-    assert sum(share["pairs"] for share in trust["accuracy_by_annotator"].values()) > 100
-    assert trust["new_annotators"]["value"] is None
-    (spread,) = trust["scores_by_source"].values()
-    held_out = json.loads((folder / "pairs" / "holdout.json").read_text())
-    assert spread["candidates"] >= 2 * len(held_out)
-    listed = [json.loads(line) for line in (folder / "reward" / "disagreements.jsonl").read_text().splitlines()]
-    assert {row["prompt_id"] for row in listed} <= set(held_out)
-    values = [row["disagreement"] for row in listed]
-    assert values == sorted(values, reverse=True)
-    assert 0 < values[0] < 1
-
-
-def test_annotators_kept_apart_train_nothing(copy: Shell) -> None:
-    options = ("--rankings.scripted.annotators", "6", "--pairs.holdout-annotators", "0.34", "--discard-labels")
-    said = copy.rlhf("run", str(RECIPE), *options, "--until", "reward")
-    assert "of what new ones" in said.stderr
-    folder = copy.run / "round-1"
-    apart = json.loads((folder / "pairs" / "holdout_annotators.json").read_text())
-    assert len(apart) == 2
-    trust = json.loads((folder / "reward" / "trust.json").read_text())
-    shares = {name: share["pairs"] for name, share in trust["accuracy_by_annotator"].items()}
-    assert trust["new_annotators"]["pairs"] == sum(shares.get(name, 0) for name in apart) > 0
-    assert trust["known_annotators"]["pairs"] == sum(shares.values()) - trust["new_annotators"]["pairs"]
-    votes = [json.loads(line)["votes"] for line in (folder / "pairs" / "pairs.jsonl").read_text().splitlines()]
-    assert min(votes) < 2, "every ranking still counts"
-
-
 def test_report_is_one_file_that_loads_nothing(finished: Shell) -> None:
     page = (finished.run / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
@@ -259,15 +227,6 @@ def test_how_far_annotators_are_believed_reaches_the_pairs(copy: Shell) -> None:
     assert shares != pytest.approx(chances, abs=1e-3)
 
 
-def test_the_command_that_started_a_round_goes_on_with_it(copy: Shell) -> None:
-    people = ("--rankings.source", "people", "--new-round")
-    for said in ("started round 2", "going on with round 2"):
-        done = copy.rlhf("run", str(RECIPE), *people, check=False)
-        assert done.returncode == 75
-        assert said in done.stderr
-    assert not (copy.run / "round-3").exists()
-
-
 def test_a_recipe_in_the_run_folder_is_not_written_over(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     recipe = tmp_path / "config.yaml"
@@ -291,30 +250,6 @@ def test_a_stage_killed_at_its_last_word_goes_on(finished: Shell, copy: Shell) -
     for stage in STAGES:
         expected, found = (Artifact.open(place.run / "round-1" / stage) for place in (finished, copy))
         assert found.manifest.content == expected.manifest.content, stage
-
-
-def test_new_round_labels_the_last_policy_and_learns_from_all_rounds(copy: Shell) -> None:
-    first, second = copy.run / "round-1", copy.run / "round-2"
-    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
-    copy.rlhf("run", str(RECIPE), "--new-round", "--ppo.start", "previous")
-    assert not (second / "sft").exists()
-    assert Artifact.open(second / "candidates").facts["policy"] == Artifact.open(first / "ppo").identity
-    assert Artifact.open(second / "ppo").facts["step0_kl"] > 1e-4
-    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
-    old, new = (_read_pairs(folder) for folder in (first, second))
-    assert [pair for pair in new if pair["round"] == 1] == old
-    own = [pair for pair in new if pair["round"] == 2]
-    assert len(own) > 20
-    held_out = set(json.loads((second / "pairs" / "holdout.json").read_text()))
-    prompts = {(pair["prompt_id"], pair["round"]) for pair in new if pair["prompt_id"] not in held_out}
-    # One epoch, 16 prompts to a step.
-    assert Artifact.open(second / "reward").facts["steps"] == -(-len(prompts) // 16)
-    copy.rlhf("pairs", str(RECIPE), "--pairs.rounds", "own")
-    assert _read_pairs(second) == own
-
-
-def _read_pairs(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "pairs" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_trace_walks_from_the_export_to_the_people(finished: Shell, tmp_path: Path) -> None:

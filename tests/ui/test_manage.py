@@ -189,6 +189,8 @@ def test_the_reward_models_view_is_of_these_tasks_or_none(call, store):
     assert call("disagreements", {**asked, "round": 1})["judged_by_model"] is False
     assert not any(task["scores"] for task in call("disagreements", {"round": 0, "page": 0})["tasks"])
     path = place.parent / "round-0/reward/disagreements.jsonl"
+    shutil.copytree(path.parent, place.parent / "round-1/reward")
+    assert call("disagreements", {**asked, "round": 1})["total"] == 0, "a list of another round's tasks"
     first, second, third = path.read_text(encoding="utf-8").splitlines()
     other = json.loads(second) | {"responses": ["not", "the", "same", "texts"]}
     path.write_text("\n".join([first[:40], json.dumps(other), '{"prompt_id": 3}', third]), encoding="utf-8")
