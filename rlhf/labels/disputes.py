@@ -8,8 +8,9 @@ from sqlalchemy import Connection, func, select
 
 from rlhf.labels.events import SYSTEM, append
 from rlhf.labels.items import rank_agreement
-from rlhf.labels.publishing import add_slot, current_answer_ids, round_row
+from rlhf.labels.publishing import current_answer_ids, round_row
 from rlhf.labels.schema import answers, slots, tasks
+from rlhf.labels.slots import add_slot
 from rlhf.labels.store import Store
 
 

@@ -19,8 +19,9 @@ from rlhf.errors import DataError, LabelError, report_all
 from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.answers import store_answer
 from rlhf.labels.events import SYSTEM, append, head, head_at
-from rlhf.labels.publishing import PURPOSE, add_slot, current_answer_ids, published_sets
+from rlhf.labels.publishing import PURPOSE, current_answer_ids, published_sets
 from rlhf.labels.schema import annotators, answers, canonical_json, edits, events, slots, tasks, texts
+from rlhf.labels.slots import add_slot
 from rlhf.labels.store import Store
 from rlhf.labels.submissions import FLAGS
 from rlhf.records import Ranking, to_json

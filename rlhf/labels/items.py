@@ -16,8 +16,9 @@ from sqlalchemy import Connection, bindparam, exists, func, insert, literal_colu
 from rlhf.errors import DataError, LabelError, report_all
 from rlhf.jsonl import read_rows
 from rlhf.labels.events import SYSTEM, append
-from rlhf.labels.publishing import display_orders, round_row, task_row
+from rlhf.labels.publishing import round_row, task_row
 from rlhf.labels.schema import answers, canonical_json, slots, tasks
+from rlhf.labels.slots import display_orders
 from rlhf.labels.store import Store
 from rlhf.records import MAX_SHOWN, CandidateSet, Ranking, from_json
 

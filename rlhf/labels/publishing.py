@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from rlhf.errors import LabelError, LabelsAtRiskError
 from rlhf.labels.events import SYSTEM, append, task_hash
 from rlhf.labels.schema import annotators, answers, canonical_json, rounds, slots, tasks
+from rlhf.labels.slots import ensure_slots
 from rlhf.labels.store import Store
 from rlhf.records import CandidateSet, prompt_to_json
 
@@ -127,7 +128,8 @@ def publish(
         if new:
             connection.execute(insert(tasks), [{**row, "published_at": now} for row in new])
         _set_order(connection, round, seed, priorities or {}, distribution.random_share, at_random)
-        count = _ensure_slots(connection, round, keys, overlap)
+        kept = [task for task in _round_tasks(connection, round) if (task.prompt_id, task.content_hash) in keys]
+        count = ensure_slots(connection, round, kept, overlap)
         return Published(len(wanted), len(new), len(leaving), count)
 
 
@@ -238,20 +240,6 @@ def current_answer_ids(up_to_event: int | None = None) -> Any:
 def round_row(connection: Connection, round: int) -> Any:
     """Return how a round is given out, or None where it was never published."""
     return connection.execute(select(rounds).where(rounds.c.round == round)).first()
-
-
-def display_orders(candidates: int, count: int, seed: int, prompt_id: str) -> list[tuple[int, ...]]:
-    """Return `count` orders in which to show the candidates; entry d of an order is the candidate shown at place d.
-
-    Within every block of `candidates` orders each candidate stands at each place exactly once (a Latin square:
-    the rotations of one random permutation, in random order).
-    """
-    orders: list[tuple[int, ...]] = []
-    rng = np.random.default_rng([seed % 2**32, *prompt_id.encode()])
-    while len(orders) < count:
-        base = rng.permutation(candidates)
-        orders += [tuple(np.roll(base, int(shift)).tolist()) for shift in rng.permutation(candidates)]
-    return orders[:count]
 
 
 def _refuse_repeats(candidate_sets: Iterable[CandidateSet]) -> None:
@@ -396,42 +384,6 @@ def _interleave(first: Sequence[Any], second: Sequence[Any]) -> Iterator[Any]:
         which = 0 if taken[0] < len(first) and (behind or taken[1] == len(second)) else 1
         yield (first, second)[which][taken[which]]
         taken[which] += 1
-
-
-def _ensure_slots(connection: Connection, round: int, keys: set[tuple[str, str]], overlap: int) -> int:
-    by_task = select(slots.c.task_id, func.count()).join(tasks).where(tasks.c.round == round).group_by(slots.c.task_id)
-    counts = {row[0]: row[1] for row in connection.execute(by_task)}
-    rows: list[dict[str, Any]] = []
-    added: list[dict[str, int]] = []
-    total = 0
-    for task in _round_tasks(connection, round):
-        if (task.prompt_id, task.content_hash) not in keys:
-            continue
-        have = counts.get(task.id, 0)
-        total += max(overlap, have)  # an import, or a dispute, may have brought more than the overlap asks for
-        if have < overlap:
-            rows += new_slots(task, have, overlap)
-            added.append({"task": task.id, "more": overlap - have})
-    if rows:
-        connection.execute(insert(slots), rows)
-        grow = update(tasks).where(tasks.c.id == bindparam("task")).values(free=tasks.c.free + bindparam("more"))
-        connection.execute(grow, added)
-    return total
-
-
-def add_slot(connection: Connection, task: Any, have: int) -> None:
-    """Give a task that has `have` slots one more."""
-    connection.execute(insert(slots), new_slots(task, have, have + 1))
-    connection.execute(update(tasks).where(tasks.c.id == task.id).values(free=tasks.c.free + 1))
-
-
-def new_slots(task: Any, have: int, want: int) -> list[dict[str, Any]]:
-    """Return the rows of the slots `have`..`want`-1 of a task."""
-    orders = display_orders(task.candidate_count, want, task.seed, task.prompt_id)
-    return [
-        {"task_id": task.id, "slot": slot, "status": "free", "display_order": canonical_json(list(orders[slot]))}
-        for slot in range(have, want)
-    ]
 
 
 def task_responses(row: Any) -> list[str]:

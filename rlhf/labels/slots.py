@@ -7,13 +7,64 @@ Slots of shared tasks are made when the tasks are published. Those of training, 
 item is handed out, belong to one annotator, and never run out.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+import numpy as np
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from rlhf.labels.schema import slots, tasks
+from rlhf.labels.schema import canonical_json, slots, tasks
 
 LEASE_S = 20 * 60
+
+
+def display_orders(candidates: int, count: int, seed: int, prompt_id: str) -> list[tuple[int, ...]]:
+    """Return `count` orders in which to show the candidates; entry d of an order is the candidate shown at place d.
+
+    Within every block of `candidates` orders each candidate stands at each place exactly once (a Latin square:
+    the rotations of one random permutation, in random order).
+    """
+    orders: list[tuple[int, ...]] = []
+    rng = np.random.default_rng([seed % 2**32, *prompt_id.encode()])
+    while len(orders) < count:
+        base = rng.permutation(candidates)
+        orders += [tuple(np.roll(base, int(shift)).tolist()) for shift in rng.permutation(candidates)]
+    return orders[:count]
+
+
+def ensure_slots(connection: Connection, round: int, wanted: Iterable[Any], overlap: int) -> int:
+    """Give tasks of a round as many slots as the overlap asks for; return how many slots they then have together."""
+    by_task = select(slots.c.task_id, func.count()).join(tasks).where(tasks.c.round == round).group_by(slots.c.task_id)
+    counts = {row[0]: row[1] for row in connection.execute(by_task)}
+    rows: list[dict[str, Any]] = []
+    added: list[dict[str, int]] = []
+    total = 0
+    for task in wanted:
+        have = counts.get(task.id, 0)
+        total += max(overlap, have)  # an import, or a dispute, may have brought more than the overlap asks for
+        if have < overlap:
+            rows += _new_slots(task, have, overlap)
+            added.append({"task": task.id, "more": overlap - have})
+    if rows:
+        connection.execute(insert(slots), rows)
+        grow = update(tasks).where(tasks.c.id == bindparam("task")).values(free=tasks.c.free + bindparam("more"))
+        connection.execute(grow, added)
+    return total
+
+
+def add_slot(connection: Connection, task: Any, have: int) -> None:
+    """Give a task that has `have` slots one more."""
+    connection.execute(insert(slots), _new_slots(task, have, have + 1))
+    connection.execute(update(tasks).where(tasks.c.id == task.id).values(free=tasks.c.free + 1))
+
+
+def _new_slots(task: Any, have: int, want: int) -> list[dict[str, Any]]:
+    """Return the rows of the slots `have`..`want`-1 of a task."""
+    orders = display_orders(task.candidate_count, want, task.seed, task.prompt_id)
+    return [
+        {"task_id": task.id, "slot": slot, "status": "free", "display_order": canonical_json(list(orders[slot]))}
+        for slot in range(have, want)
+    ]
 
 
 def take_slot(connection: Connection, task_id: int, annotator_id: str, now: float) -> bool:

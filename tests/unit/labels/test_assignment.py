@@ -12,8 +12,8 @@ from rlhf.labels.assignment import claim, claim_many, progress, release, renew
 from rlhf.labels.drafts import drop_correction, open_answer, open_correction, save_draft
 from rlhf.labels.events import verify
 from rlhf.labels.exports import read_export
-from rlhf.labels.publishing import close_round, display_orders, publish, published_sets, round_status
-from rlhf.labels.slots import LEASE_S
+from rlhf.labels.publishing import close_round, publish, published_sets, round_status
+from rlhf.labels.slots import LEASE_S, display_orders
 from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
 from tests.load.store import measure
