@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf.artifacts import MANIFEST, Artifact, RunFolder
 from rlhf.config.load import dump_config
@@ -14,8 +14,11 @@ from rlhf.labels.rounds import human_answers
 from rlhf.stage_graph import needed_stages, stage_states
 from rlhf.surroundings import changed_versions
 
+if TYPE_CHECKING:
+    from rlhf.evaluation.rounds import RoundGold
+
 log = logging.getLogger(__name__)
-SUMMARY, REPORT = "summary.json", "report.html"
+SUMMARY, REPORT, SAMPLES = "summary.json", "report.html", "samples.jsonl"
 
 
 def tell_status(config: Config) -> None:
@@ -56,8 +59,9 @@ def write_overview(config: Config) -> Path:
     artifacts = _finished(config, run)
     evaluation = _recorded(artifacts, "evaluate", "evaluation.json")
     assert evaluation is not None, "every run is evaluated"
-    summary = _summary(artifacts, evaluation)
-    report = build_report(_report_inputs(config, run, artifacts, evaluation, summary), run.root / REPORT)
+    rounds = _compare_rounds(run)
+    summary = _summary(artifacts, evaluation, rounds)
+    report = build_report(_report_inputs(config, run, artifacts, evaluation, summary, rounds), run.root / REPORT)
     (run.root / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return report
 
@@ -101,7 +105,7 @@ def _finished(config: Config, run: RunFolder) -> dict[str, Artifact]:
     return {stage: artifact for stage, artifact in found.items() if artifact is not None}
 
 
-def _summary(artifacts: dict[str, Artifact], evaluation: dict[str, Any]) -> dict[str, Any]:
+def _summary(artifacts: dict[str, Artifact], evaluation: dict[str, Any], rounds: "list[RoundGold]") -> dict[str, Any]:
     from rlhf.report.summary import build_summary
 
     recorded = [artifact.manifest.recorded for artifact in artifacts.values()]
@@ -114,6 +118,18 @@ def _summary(artifacts: dict[str, Artifact], evaluation: dict[str, Any]) -> dict
         annotators=artifacts["rankings"].facts["annotators"] if "rankings" in artifacts else "human",
         seconds=round(sum(row["seconds"] for row in recorded), 1),
         peak_memory_mb=max(row["peak_memory_mb"] for row in recorded),
+        rounds=rounds,
+    )
+
+
+def _compare_rounds(run: RunFolder) -> "list[RoundGold]":
+    """Compare the rounds that are evaluated; a round that was never finished is passed over."""
+    from rlhf.evaluation.rounds import compare_rounds
+    from rlhf.report.inputs import read_samples
+
+    found = {number: RunFolder(run.root, number).find("evaluate") for number in range(1, run.round + 1)}
+    return compare_rounds(
+        {number: read_samples(artifact.path / SAMPLES) for number, artifact in found.items() if artifact is not None}
     )
 
 
@@ -131,6 +147,7 @@ def _report_inputs(
     artifacts: dict[str, Artifact],
     evaluation: dict[str, Any],
     summary: dict[str, Any],
+    rounds: "list[RoundGold]",
 ) -> Any:
     from rlhf.report.inputs import ReportInputs, read_verification
 
@@ -142,12 +159,13 @@ def _report_inputs(
         annotators="scripted" if summary["annotators"] == "scripted" else "human",
         evaluation=evaluation,
         summary=summary,
-        samples=artifacts["evaluate"].path / "samples.jsonl",
+        samples=artifacts["evaluate"].path / SAMPLES,
         metrics={stage: artifacts[stage].path / "metrics.jsonl" for stage in artifacts},
         calibration=_recorded(artifacts, "reward", "calibration.json"),
         trust=_recorded(artifacts, "reward", "trust.json"),
         agreement=figures["agreement"] if figures else None,
         verification=read_verification(verification) if verification.is_file() else None,
         manifests=[json.loads((artifact.path / MANIFEST).read_text("utf-8")) for artifact in artifacts.values()],
+        rounds=rounds,
         config_text=dump_config(config),
     )

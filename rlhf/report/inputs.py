@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from rlhf.errors import ArtifactError, DataError
+from rlhf.evaluation.rounds import RoundGold
 from rlhf.jsonl import read_rows
 from rlhf.records import parse_prompt
 from rlhf.tracking import read_metrics
@@ -31,6 +32,7 @@ class ReportInputs:
         agreement: What the pairs stage measured about the annotators.
         verification: Content of `verification.json`.
         manifests: Content of every `manifest.json`, in stage order.
+        rounds: Gold of all rounds, where there are several.
         config_text: The resolved configuration.
     """
 
@@ -46,6 +48,7 @@ class ReportInputs:
     agreement: Mapping[str, Any] | None = None
     verification: Mapping[str, Any] | None = None
     manifests: Sequence[Mapping[str, Any]] = ()
+    rounds: Sequence[RoundGold] = ()
     config_text: str = ""
 
 
@@ -75,6 +78,17 @@ def read_series(inputs: ReportInputs, stage: str, name: str) -> Series | None:
     return Series(steps, values)
 
 
+def metric_names(inputs: ReportInputs, stage: str, prefix: str) -> list[str]:
+    """Return the names that a stage logged and that start so, in the order of the file.
+
+    Raises:
+        ArtifactError: The metrics file is damaged.
+    """
+    path = inputs.metrics.get(stage)
+    rows = _metric_rows(path, stage) if path is not None else []
+    return list(dict.fromkeys(name for row in rows for name in row if name.startswith(prefix)))
+
+
 def _metric_rows(path: Path, stage: str) -> list[dict[str, float]]:
     try:
         rows = read_metrics(path)
@@ -86,13 +100,12 @@ def _metric_rows(path: Path, stage: str) -> list[dict[str, float]]:
     return rows
 
 
-def read_samples(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Return the rows of `samples.jsonl`; none where the file is absent.
+def read_samples(path: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of a `samples.jsonl`; none where the file is absent.
 
     Raises:
         ArtifactError: The file is damaged.
     """
-    path = inputs.samples
     if path is None or not path.is_file():
         return []
     try:

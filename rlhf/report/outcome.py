@@ -89,7 +89,7 @@ def draw_gold_parts(inputs: ReportInputs) -> Picture | Missing:
 def draw_gain_histogram(inputs: ReportInputs) -> Picture | Missing:
     """Draw PPO's gain over SFT prompt by prompt: a mean hides whether everyone gains a little or a few a lot."""
     title = "Gain over SFT, prompt by prompt"
-    rows = read_samples(inputs)
+    rows = read_samples(inputs.samples)
     if not rows:
         return Missing(title, "the run has no samples of test prompts")
     gains, judge = sample_gains(rows)
@@ -127,7 +127,7 @@ def draw_score_against_gold(inputs: ReportInputs) -> Picture | Missing:
     Where the cloud moves right but not up, PPO has fooled the reward model.
     """
     title = "Does the reward model still agree with gold?"
-    rows = [row for row in read_samples(inputs) if row["golds"]["ppo"] is not None]
+    rows = [row for row in read_samples(inputs.samples) if row["golds"]["ppo"] is not None]
     if not rows:
         return Missing(
             title, "the run has no gold scorer" if inputs.samples else "the run has no samples of test prompts"

@@ -19,6 +19,8 @@ from rlhf.report.outcome import (
     sample_gains,
 )
 from rlhf.report.picture import Missing, Picture, drawn, left_out
+from rlhf.report.rounds import draw_rounds
+from rlhf.report.sources import draw_sources
 from rlhf.report.verdict import checks, limits, tiles, verdict
 
 TEMPLATE, STYLE = "page.html.j2", "page.css"
@@ -88,6 +90,7 @@ def sections(inputs: ReportInputs) -> list[Section]:
             "The three policies answer the same test prompts, which no training stage has seen.",
             [
                 draw_win_rates(inputs),
+                *([draw_rounds(inputs)] if inputs.round > 1 else []),
                 draw_gold_parts(inputs),
                 draw_gain_histogram(inputs),
                 draw_score_against_gold(inputs),
@@ -100,7 +103,11 @@ def sections(inputs: ReportInputs) -> list[Section]:
             "How PPO got there",
             "Rollouts on training prompts and, now and then, validation prompts. "
             "Score and reward are not signs of success by themselves.",
-            [draw_curves(inputs, spec) for spec in PPO_CURVES],
+            [
+                draw_curves(inputs, PPO_CURVES[0]),
+                *([found] if isinstance(found := draw_sources(inputs), Picture) else []),
+                *(draw_curves(inputs, spec) for spec in PPO_CURVES[1:]),
+            ],
         ),
         (
             "reward",
@@ -126,7 +133,7 @@ def sections(inputs: ReportInputs) -> list[Section]:
 
 def choose_samples(inputs: ReportInputs) -> list[tuple[str, list[Sample]]]:
     """Pick texts by rule, not by taste: the largest gains, those around the median, and the largest losses."""
-    rows = read_samples(inputs)
+    rows = read_samples(inputs.samples)
     if not rows:
         return []
     best_of = (inputs.evaluation or {}).get("best_of")

@@ -1,10 +1,13 @@
 """The few numbers of a run that fit on a screen: `summary.json`, and the same as a table in the terminal."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from rlhf.evaluation.rounds import RoundGold
 
 POLICY_FIELDS = ("score", "gold", "kl_nats", "length_tokens", "eos_rate", "distinct_2")
 
@@ -18,6 +21,7 @@ def build_summary(
     annotators: str,
     seconds: float,
     peak_memory_mb: float,
+    rounds: "Sequence[RoundGold]" = (),
 ) -> dict[str, Any]:
     """Return the content of `summary.json`.
 
@@ -32,6 +36,7 @@ def build_summary(
         annotators: `human` or `scripted`.
         seconds: Wall time of all stages.
         peak_memory_mb: Highest resident memory of any stage.
+        rounds: Gold of all rounds, where there are several.
     """
     gain, wins = evaluation["gold_gain"], evaluation["win_rate"]
     return {
@@ -47,6 +52,19 @@ def build_summary(
         "annotators": annotators,
         "seconds": seconds,
         "peak_memory_mb": peak_memory_mb,
+        "rounds": [_round_summary(found) for found in rounds],
+    }
+
+
+def _round_summary(found: "RoundGold") -> dict[str, Any]:
+    gain = found.gain
+    return {
+        "round": found.round,
+        "gold": found.gold.value,
+        "gold_se": found.gold.error,
+        "gain": gain and gain.value,
+        "gain_se": gain and gain.error,
+        "prompts": found.gold.count,
     }
 
 
@@ -99,6 +117,10 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines.append(
         (f"win rate over SFT    {wins:.3f} ± {summary['win_rate_se'] or 0:.3f}", "green" if wins > 0.5 else "red")
     )
+    for before, found in itertools.pairwise(summary["rounds"]):
+        gain, error = found["gain"], found["gain_se"]
+        label = f"round {found['round']} over round {before['round']}"
+        lines.append((f"{label:<20} {gain:+.3f} ± {error or 0:.3f} gold", "green" if gain > 0 else "red"))
     if summary["step0_kl"] is not None:
         lines.append((f"KL before PPO        {summary['step0_kl']:.1e} nats", ""))
     lines.append(_check("base weights         ", summary["base_hash_unchanged"], "unchanged", "CHANGED"))

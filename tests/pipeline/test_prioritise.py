@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from sqlalchemy import select
 
 from rlhf.artifacts import RunFolder
+from rlhf.cli import main
 from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
@@ -85,10 +86,16 @@ def test_the_next_round_begins_with_what_the_reward_model_doubts(copy: Shell) ->
     assert {again[name]["priority"] for name in done} == {0.0}
 
 
-def test_options_and_messages(copy: Shell, tmp_path: Path) -> None:
+def test_options_and_messages(copy: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def prioritise(*arguments: str) -> tuple[int | str | None, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["label", "prioritise", *arguments])
+        return ended.value.code, "".join(capsys.readouterr())
+
     out = tmp_path / "own.jsonl"
-    line = ("label", "prioritise", str(copy.run), "--random-share", "0", "--seed", "3", "--out", str(out))
-    assert f"rankings.priorities: {out}" in copy.rlhf(*line).stdout
+    code, said = prioritise(str(copy.run), "--random-share", "0", "--seed", "3", "--out", str(out))
+    assert code == 0
+    assert f"rankings.priorities: {out}" in said
     assert {row["selection"] for row in read_rows(out)} == {"priority"}
     assert not (copy.run / "labels" / "priorities-round-1.jsonl").exists()
     for arguments, code, message in [
@@ -97,13 +104,13 @@ def test_options_and_messages(copy: Shell, tmp_path: Path) -> None:
         ((str(copy.run), "--out", str(tmp_path)), 1, "a folder, not a file"),
         ((str(tmp_path / "labels.db"),), 1, "no run folder; its candidates and its reward model are needed"),
     ]:
-        done = copy.rlhf("label", "prioritise", *arguments, check=False)
-        assert done.returncode == code, (arguments, done.stderr)
-        assert message in done.stderr
+        found, said = prioritise(*arguments)
+        assert found == code, (arguments, said)
+        assert message in said
     (copy.run / "round-1" / "reward" / "manifest.json").unlink()
-    done = copy.rlhf("label", "prioritise", str(copy.run), check=False)
-    assert done.returncode == 1
-    assert "no reward model up to round 1" in done.stderr
+    code, said = prioritise(str(copy.run))
+    assert code == 1
+    assert "no reward model up to round 1" in said
 
 
 def test_an_ensemble_goes_from_pairs_to_evaluation(copy: Shell) -> None:

@@ -69,6 +69,12 @@ def test_new_round_labels_the_last_policy_and_learns_from_all_rounds(copy: Shell
     prompts = {(pair["prompt_id"], pair["round"]) for pair in new if pair["prompt_id"] not in held_out}
     # One epoch, 16 prompts to a step.
     assert Artifact.open(second / "reward").facts["steps"] == -(-len(prompts) // 16)
+    rounds = json.loads((copy.run / "summary.json").read_text())["rounds"]
+    assert [row["round"] for row in rounds] == [1, 2]
+    for row in rounds:
+        evaluation = json.loads((copy.run / f"round-{row['round']}" / "evaluate" / "evaluation.json").read_text())
+        assert row["gold"] == pytest.approx(evaluation["policies"]["ppo"]["gold"]["value"])
+    assert "Round by round" in (copy.run / "report.html").read_text(encoding="utf-8")
     copy.rlhf("pairs", str(RECIPE), "--pairs.rounds", "own")
     assert _read_pairs(second) == own
 

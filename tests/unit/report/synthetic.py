@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlhf.report.summary import build_summary
 HOSTILE = '</p><script>alert("x")</script><img src="https://example.org/x.png" onerror=alert(1)>'
 
 
-def full_inputs(folder: Path, *, gold: bool = True, gain: float = 1.5) -> ReportInputs:
+def full_inputs(folder: Path, *, gold: bool = True, gain: float = 1.5, sources: Sequence[str] = ()) -> ReportInputs:
     """Write a small set of every input and return it."""
     draw = random.Random(3)
     rows = [_prompt_answers(index, draw, gold=gold, gain=gain) for index in range(40)]
@@ -36,7 +37,7 @@ def full_inputs(folder: Path, *, gold: bool = True, gain: float = 1.5) -> Report
         evaluation=evaluation,
         summary=summary,
         samples=folder / "samples.jsonl",
-        metrics=_metrics(folder),
+        metrics=_metrics(folder, sources),
         calibration=_calibration(),
         trust=_trust(),
         agreement=_agreement(),
@@ -63,7 +64,7 @@ def _prompt_answers(index: int, draw: random.Random, *, gold: bool, gain: float)
     return PromptAnswers(index, f"p-{index:03d}", f"prompt {index} {HOSTILE}", sft, ppo, abs(draw.gauss(4, 1)), 4.0)
 
 
-def _metrics(folder: Path) -> dict[str, Path]:
+def _metrics(folder: Path, sources: Sequence[str]) -> dict[str, Path]:
     curves = {
         "base": ["base/loss_nats"],
         "sft": ["sft/loss", "sft/held_out_loss"],
@@ -71,7 +72,7 @@ def _metrics(folder: Path) -> dict[str, Path]:
         "ppo": [
             f"{group}/{name}"
             for group in ("ppo", "validation")
-            for name in ("score_mean", "kl_nats", "length_tokens", "eos_rate")
+            for name in ("score_mean", "score_std", "kl_nats", "length_tokens", "eos_rate", *sources)
         ],
     }
     for stage, names in curves.items():

@@ -12,7 +12,7 @@ from rlhf.report.inputs import ReportInputs, read_json, read_samples, read_serie
 
 READERS: dict[str, Callable[[Path], object]] = {
     "metrics.jsonl": lambda path: read_series(ReportInputs("x", metrics={"ppo": path}), "ppo", "ppo/kl_nats"),
-    "samples.jsonl": lambda path: read_samples(ReportInputs("x", samples=path)),
+    "samples.jsonl": lambda path: read_samples(path),
     "evaluation.json": lambda path: read_json(path, "evaluate"),
     "verification.json": read_verification,
 }
@@ -72,4 +72,4 @@ def test_whole_files_are_read(tmp_path: Path, merged: dict[str, Any] | None) -> 
     assert read_verification(tmp_path / "verification.json") == verification
     turns = SAMPLE | {"prompt": [{"role": "user", "content": "x"}]}
     (tmp_path / "samples.jsonl").write_text(f"{json.dumps(SAMPLE)}\n{json.dumps(turns)}\n")
-    assert read_samples(ReportInputs("x", samples=tmp_path / "samples.jsonl")) == [SAMPLE, turns]
+    assert read_samples(tmp_path / "samples.jsonl") == [SAMPLE, turns]

@@ -13,7 +13,7 @@ from tests.unit.report.synthetic import full_inputs
 
 KEYS = {
     "held_out_prompts", "sft", "best_of_n", "ppo", "gold_gain", "gold_gain_se", "win_rate", "win_rate_se", "step0_kl",
-    "base_hash_unchanged", "export_verified", "annotators", "seconds", "peak_memory_mb",
+    "base_hash_unchanged", "export_verified", "annotators", "seconds", "peak_memory_mb", "rounds",
 }  # fmt: skip
 POLICY_KEYS = {"score", "gold", "kl_nats", "length_tokens", "eos_rate", "distinct_2"}
 
