@@ -46,6 +46,13 @@ from rlhf.labels.user_commands import (
 
 LARGEST = 2**31 - 1
 MOST_TASKS = 1_000_000
+RANKING_COLUMNS = {
+    "prompt": "the prompt, where neither prompt_id nor id names it",
+    "responses": "the list of candidates",
+    "ranks": "the ranks, 1 is best",
+    "scores": "scores to rank by, higher is better",
+    "annotator": "the annotator's name",
+}
 PLACE = "run folder, its recipe, a label database file, or postgresql://USER@HOST/DATABASE"
 
 
@@ -70,6 +77,8 @@ def add_label_commands(commands: argparse._SubParsersAction) -> None:
     _add_round(init)
     imported = _add(inner, "import", _import, "take rankings from a file into a published round")
     imported.add_argument("rankings", type=Path)
+    for name, content in RANKING_COLUMNS.items():
+        imported.add_argument(f"--{name}-field", metavar="COLUMN", help=f"column that holds {content}")
     _add_round(imported)
     export = _add(inner, "export", _export, "write rankings.jsonl and the manifest that names them")
     export.add_argument("folder", type=Path)
@@ -299,7 +308,8 @@ def _delete(parsed: argparse.Namespace) -> None:
 
 
 def _import(parsed: argparse.Namespace) -> None:
-    _say(import_command(_database(parsed.place), parsed.rankings, round=_round(parsed)))
+    columns = {name: getattr(parsed, f"{name}_field") for name in RANKING_COLUMNS}
+    _say(import_command(_database(parsed.place), parsed.rankings, round=_round(parsed), columns=columns))
 
 
 def _export(parsed: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf.config.data import RankingsConfig
+from rlhf.data.judgements import Columns
 from rlhf.errors import LabelError
 from rlhf.labels.accounts import current_guidelines, list_annotators, set_guidelines
 from rlhf.labels.agreement import measure_agreement
@@ -91,11 +92,18 @@ def _seed(store: Store, round: int, wanted: int | None) -> int:
     return secrets.randbelow(2**31) if settings is None else settings.seed
 
 
-def import_command(place: Place, rankings: Path, *, round: int | None = None) -> str:
-    """Take the rankings of a file into a published round; without a number, the latest."""
+def import_command(place: Place, rankings: Path, *, round: int | None = None, columns: Columns | None = None) -> str:
+    """Take the rankings of a file into a published round; without a number, the latest.
+
+    Args:
+        place: The database.
+        rankings: The file: JSONL, JSON, CSV, Parquet.
+        round: The round's number.
+        columns: Other names of its columns.
+    """
     with open_store(place) as store:
         round = find_round(store, round)
-        done = import_rankings(store, rankings, round=round)
+        done = import_rankings(store, rankings, round=round, columns=columns)
     left_out = "".join(f", {count} left out ({reason})" for reason, count in done.dropped.items())
     return f"round {round}: {done.rankings} rankings imported, {done.known} known already{left_out}"
 

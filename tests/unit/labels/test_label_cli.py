@@ -151,3 +151,24 @@ def test_known_items_still_read(folder):
     )  # fmt: skip
     with open_store(folder / "labels.db") as store:
         assert publish_known(store, read_known(folder / "gold.jsonl"), purpose="gold", round=2) == 2
+
+
+def test_imported_rankings_may_name_their_columns(folder, capsys, make_sets):
+    rows = [
+        {"who": "Eve", "ask": item.prompt, "texts": list(item.responses), "help": [3, 1, 2], "ranks": [1, 1, 1]}
+        for item in make_sets(3)
+    ]
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    names = "--prompt-field ask --responses-field texts --ranks-field help --annotator-field who"
+    code, said, error = run(folder, capsys, f"import {{}}/labels.db {{}}/own.jsonl {names}")
+    assert (code, error) == (0, "")
+    assert "round 2: 3 rankings imported" in said
+    run(folder, capsys, "export {}/labels.db {}/out")
+    written = [json.loads(line) for line in (folder / "out" / "rankings.jsonl").read_text().splitlines()]
+    assert [row["ranks"] for row in written] == [[3, 1, 2]] * 3
+    code, _, error = run(
+        folder, capsys, f"import {{}}/labels.db {{}}/own.jsonl {names} --ranks-field nothing --round 1"
+    )
+    assert code == 1
+    assert "nothing" in error
+    assert "Traceback" not in error
