@@ -63,6 +63,11 @@ def test_hashes_end_tokens_and_chain_are_there():
     assert "pairs\\|x.jsonl" in text
 
 
+def test_an_ancestor_that_was_removed_is_called_so():
+    text = card(chain=[*CHAIN, {"stage": "unknown", "identity": "8" * 64, "missing": True}])
+    assert f"| unknown | `{'8' * 16}` | ? | no longer in the run |" in text
+
+
 def test_a_name_cannot_break_out_of_its_heading():
     heading = next(line for line in card(name="x\n# y <b> `z`").splitlines() if line.startswith("# "))
     assert heading == "# x # y &lt;b> 'z'"

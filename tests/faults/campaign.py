@@ -1,0 +1,427 @@
+"""Faults in every stage: python -m tests.faults.campaign FOLDER [--kills N] [--minutes M] [--seed S].
+
+The tiny recipe is run once from base to export, without disturbance, alone and on two processes under ZeRO-2 and ZeRO-3.
+Then every stage is disturbed: killed at random moments (all its processes, or one of several), ended by SIGTERM, started on
+a disk that fills up, started on inputs that are gone, cut short or changed. After a disturbance the same command must end with
+the same bytes; damaged inputs must be refused with one message.
+
+FOLDER/trials.jsonl has a row per trial. Trials are numbered and drawn from the seed: the same command goes on where it
+was stopped. At the end comes a table; the exit code is 1 if any trial failed.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlhf.artifacts import Artifact
+from rlhf.config.load import load_config
+from rlhf.stage_graph import LAUNCHED, STAGES, StageName, parents_of
+from rlhf.tracking import read_metrics
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPE = REPOSITORY / "tests" / "pipeline" / "tiny.yaml"
+# Micro-batches that divide among two processes.
+OPTIONS = ("--sft.micro-batch-size", "4", "--reward.micro-batch-prompts", "2", "--reward.batch-prompts", "8")
+ZERO = {"alone": None, "zero0": 0, "zero2": 2, "zero3": 3}
+DAMAGES = ("removed", "cut short", "changed")
+PATIENCE = 180
+MACHINE = ("time/", "memory/")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One disturbance of one stage.
+
+    Attributes:
+        number: Its place in the campaign.
+        stage: The stage.
+        mode: How it runs: `alone`, or two processes under a ZeRO stage.
+        fault: What happens to it.
+    """
+
+    number: int
+    stage: StageName
+    mode: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it; `problem` is empty where all held."""
+
+    trial: Trial
+    disturbed: int
+    problem: str
+    seconds: float
+
+
+class Bench:
+    """Finished runs to compare with, and a folder to disturb copies in."""
+
+    def __init__(self, folder: Path, modes: Sequence[str]) -> None:
+        self.folder = folder
+        self.modes = tuple(modes)
+
+    def whole(self, mode: str) -> Path:
+        """The undisturbed run of a mode."""
+        return self.folder / f"whole-{mode}"
+
+    def prepare(self) -> None:
+        """Make the undisturbed runs, each stage by its own command."""
+        alone = self.whole("alone")
+        for stage in STAGES:
+            if not (alone / "round-1" / stage / "manifest.json").exists():
+                self._run(stage, "alone", alone)
+        for mode in self.modes[1:]:
+            for stage in sorted(LAUNCHED):
+                if not (self.whole(mode) / "round-1" / stage / "manifest.json").exists():
+                    self.lay_out(stage, mode, self.whole(mode))
+                    self._run(stage, mode, self.whole(mode))
+
+    def lay_out(self, stage: StageName, mode: str, run: Path) -> None:
+        """Copy what comes before a stage into a run folder; hard links would let a fault reach the original."""
+        for parent in STAGES[: STAGES.index(stage)]:
+            source, target = self.whole("alone") / "round-1" / parent, run / "round-1" / parent
+            if not target.exists():
+                shutil.copytree(source, target)
+
+    def line(self, stage: StageName, mode: str, run: Path) -> list[str]:
+        """Return the command of a stage."""
+        options = [*OPTIONS, "--run", str(run)]
+        if mode == "alone":
+            return [sys.executable, "-m", f"stages.{stage}", str(RECIPE), *options]
+        launch = ["-m", "rlhf.cli", "launch", stage, "--processes", "2", "--zero", str(ZERO[mode])]
+        return [sys.executable, *launch, str(RECIPE), *options]
+
+    def start(self, stage: StageName, mode: str, run: Path, log: Path) -> "subprocess.Popen[bytes]":
+        """Start a stage in a session of its own."""
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                self.line(stage, mode, run), cwd=REPOSITORY, env=_environment(), stdout=file, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def seconds(self, stage: StageName, mode: str) -> float:
+        """Return how long the undisturbed stage worked, from its draft to its manifest."""
+        return Artifact.open(self.whole(mode) / "round-1" / stage).manifest.recorded["seconds"]
+
+    def _run(self, stage: StageName, mode: str, run: Path) -> None:
+        done = subprocess.run(
+            self.line(stage, mode, run), cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"{stage} ({mode}) does not run undisturbed:\n{done.stderr[-3000:]}")
+
+
+def plan_trials(kills: int, modes: Sequence[str], seed: int) -> list[Trial]:
+    """Return all trials: every stage, mode and fault in turn, as often as it takes to reach the number of kills."""
+    draw = random.Random(seed)
+    places: list[tuple[StageName, str]] = [
+        (stage, mode) for stage in STAGES for mode in (modes if stage in LAUNCHED else modes[:1])
+    ]
+    kinds: list[tuple[StageName, str, str]] = [
+        (stage, mode, fault)
+        for stage, mode in places
+        for fault in ("killed", "one killed")
+        if fault == "killed" or mode != "alone"
+    ]
+    ends: list[tuple[StageName, str, str]] = [(stage, mode, "terminated") for stage, mode in places]
+    single: list[tuple[StageName, str, str]] = [
+        (stage, "alone", fault)
+        for stage in STAGES
+        for fault in ("disk full", *DAMAGES)
+        if fault == "disk full" or stage != "base"
+    ]
+    rounds = -(-kills // len(kinds))
+    chosen = [kind for _ in range(rounds) for kind in draw.sample(kinds, len(kinds))][:kills]
+    mixed = [*chosen, *ends, *single]
+    draw.shuffle(mixed)
+    return [Trial(number, *kind) for number, kind in enumerate(mixed)]
+
+
+def attempt(bench: Bench, trial: Trial, seed: int) -> Outcome:
+    """Disturb a stage once and see what is left."""
+    draw = random.Random(f"{seed}-{trial.number}")
+    run = bench.folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    bench.lay_out(trial.stage, trial.mode, run)
+    started = time.monotonic()
+    try:
+        if trial.fault in DAMAGES:
+            disturbed, problem = 1, _refuses_damage(bench, trial, run, draw)
+        elif trial.fault == "disk full":
+            disturbed, problem = _fills_disk(bench, trial, run, draw)
+        else:
+            disturbed, problem = _goes_on(bench, trial, run, draw)
+    except _FailedError as error:
+        disturbed, problem = 1, str(error)
+    return Outcome(trial, disturbed, problem, time.monotonic() - started)
+
+
+class _FailedError(Exception):
+    """A trial ended otherwise than it must."""
+
+
+def _goes_on(bench: Bench, trial: Trial, run: Path, draw: random.Random) -> tuple[int, str]:
+    """Kill or end a stage at a random moment of its work, then let it go on."""
+    log = bench.folder / "run.log"
+    process = bench.start(trial.stage, trial.mode, run, log)
+    _wait_for_work(process, run / "round-1" / f"{trial.stage}.partial", log)
+    disturbed = 1
+    try:
+        process.wait(draw.uniform(0, bench.seconds(trial.stage, trial.mode)))
+        disturbed = 0  # it was done before its time
+    except subprocess.TimeoutExpired:
+        _disturb(trial.fault, process, draw)
+    try:
+        code = process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise _FailedError(f"still running {PATIENCE} s after it was {trial.fault}") from None
+    said = log.read_text(encoding="utf-8", errors="replace")
+    if disturbed and trial.fault == "terminated" and code not in (128 + signal.SIGTERM, 0):
+        raise _FailedError(f"exit {code} after SIGTERM: {said[-800:]}")
+    if trial.fault == "terminated" and "Traceback" in said:
+        raise _FailedError(f"a traceback after SIGTERM: {said[-800:]}")
+    _reap(process.pid)
+    _finish(bench, trial, run)
+    return disturbed, _difference(bench, trial, run)
+
+
+def _disturb(fault: str, process: "subprocess.Popen[bytes]", draw: random.Random) -> None:
+    if fault == "terminated":
+        process.terminate()
+    elif fault == "one killed":
+        ranks = [child for child in psutil.Process(process.pid).children(recursive=True) if "RANK" in _environ(child)]
+        if ranks:
+            draw.choice(ranks).kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def _reap(session: int) -> None:
+    """Wait until nothing of a session is left: what lives on would write beside the next attempt."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        left = [pid for pid in psutil.pids() if _session(pid) == session]
+        if not left:
+            return
+        time.sleep(0.05)
+    raise _FailedError("processes of a killed stage live on")
+
+
+def _session(pid: int) -> int | None:
+    try:
+        found = os.getsid(pid)
+        return None if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else found
+    except (OSError, psutil.Error):
+        return None
+
+
+def _fills_disk(bench: Bench, trial: Trial, run: Path, draw: random.Random) -> tuple[int, str]:
+    """Run a stage on a small disk with less room than it needs, then give it room."""
+    disk = bench.folder / "disk"
+    disk.mkdir(exist_ok=True)
+    needed = sum(path.stat().st_size for path in (bench.whole("alone") / "round-1" / trial.stage).rglob("*"))
+    room = max(4096, int(draw.uniform(0.05, 0.7) * needed))
+    line = " ".join(bench.line(trial.stage, "alone", disk / "run"))
+    script = (
+        f"mount -t tmpfs -o size=400m tmpfs {disk} && cp -r {run} {disk}/run && "
+        f"free=$(($(stat -f -c '%a*%S' {disk}))) && head -c $((free - {room})) /dev/zero > {disk}/filler; "
+        f"{line}; code=$?; rm {disk}/filler; rm -rf {run}; cp -r {disk}/run {run}; exit $code"
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    if done.returncode:
+        _require_one_message(done.stderr, "disk is full")
+    _finish(bench, trial, run)
+    return int(done.returncode != 0), _difference(bench, trial, run)
+
+
+def _refuses_damage(bench: Bench, trial: Trial, run: Path, draw: random.Random) -> str:
+    """Damage a file that the stage reads: it must say so, and leave everything else alone."""
+    parent = draw.choice(parents_of(trial.stage, load_config(RECIPE)))
+    folder = run / "round-1" / parent
+    name = draw.choice(sorted(Artifact.open(folder).manifest.content))
+    damage(folder / name, trial.fault, draw)
+    before = _bytes_of(run)
+    done = subprocess.run(
+        bench.line(trial.stage, "alone", run),
+        cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    what = f"{parent}/{name} {trial.fault}"
+    if done.returncode != 1:
+        return f"{what}: exit {done.returncode}: {done.stderr[-800:]}"
+    _require_one_message(done.stderr, name)
+    left = {path: content for path, content in _bytes_of(run).items() if ".partial" not in path.as_posix()}
+    return "" if left == before else f"{what}: the refusal changed {sorted(map(str, left.keys() ^ before.keys()))}"
+
+
+def damage(path: Path, kind: str, draw: random.Random) -> None:
+    """Remove a file, cut it short, or change one of its bytes."""
+    if kind == "removed":
+        path.unlink()
+        return
+    content = bytearray(path.read_bytes())
+    if kind == "cut short":
+        del content[draw.randrange(len(content)) :]
+    else:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(bytes(content))
+
+
+def _require_one_message(said: str, word: str) -> None:
+    if said.count("error: ") != 1 or word not in said or "Traceback" in said:
+        raise _FailedError(f"not one message with {word!r}: {said[-800:]}")
+
+
+def _finish(bench: Bench, trial: Trial, run: Path) -> None:
+    done = subprocess.run(
+        bench.line(trial.stage, trial.mode, run),
+        cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    if done.returncode:
+        raise _FailedError(f"does not go on, exit {done.returncode}: {(done.stderr + done.stdout)[-800:]}")
+
+
+def _difference(bench: Bench, trial: Trial, run: Path) -> str:
+    """Say what differs from the undisturbed run: identity, content, numbers."""
+    expected = Artifact.open(bench.whole(trial.mode) / "round-1" / trial.stage)
+    found = Artifact.open(run / "round-1" / trial.stage)
+    old, new = expected.manifest.content, found.manifest.content
+    wrong = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if _numbers(expected.path) != _numbers(found.path):
+        wrong.append("metrics.jsonl")
+    if (run / "round-1" / f"{trial.stage}.partial").exists():
+        wrong.append("a partial folder is left")
+    return ", ".join(wrong)
+
+
+def _numbers(folder: Path) -> list[dict[str, float]]:
+    path = folder / "metrics.jsonl"
+    rows = read_metrics(path) if path.exists() else []
+    return [{name: value for name, value in row.items() if not name.startswith(MACHINE)} for row in rows]
+
+
+def _bytes_of(run: Path) -> dict[Path, bytes]:
+    skipped = (".lock", ".hashes.json")
+    return {
+        path.relative_to(run): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and not path.name.endswith(skipped)
+    }
+
+
+def _wait_for_work(process: "subprocess.Popen[bytes]", partial: Path, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and not partial.exists():
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise _FailedError(f"did not begin within {PATIENCE} s: {log.read_text(errors='replace')[-500:]}")
+        time.sleep(0.01)
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """Return what earlier calls found."""
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Outcome(**{**row, "trial": Trial(**row["trial"])}) for row in rows]
+
+
+def campaign(folder: Path, kills: int, modes: Sequence[str], seed: int, seconds: float) -> Iterator[Outcome]:
+    """Yield the outcome of one trial after another; earlier ones first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(folder.resolve(), modes)
+    bench.prepare()
+    path = folder / "trials.jsonl"
+    known = {outcome.trial: outcome for outcome in read_outcomes(path)}
+    deadline = time.monotonic() + seconds
+    for trial in plan_trials(kills, modes, seed):
+        if trial in known:
+            yield known[trial]
+            continue
+        if time.monotonic() > deadline:
+            return
+        outcome = attempt(bench, trial, seed)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
+        yield outcome
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return counts by stage and fault: disturbed trials, of which failed; then every problem."""
+    faults = list(dict.fromkeys(("killed", "one killed", "terminated", "disk full", *DAMAGES)))
+    done: Counter[tuple[str, str]] = Counter()
+    failed: Counter[tuple[str, str]] = Counter()
+    for outcome in outcomes:
+        done[outcome.trial.stage, outcome.trial.fault] += outcome.disturbed
+        failed[outcome.trial.stage, outcome.trial.fault] += bool(outcome.problem)
+    rows = [["stage", *faults], ["---"] * (len(faults) + 1)]
+    for stage in STAGES:
+        cells = [
+            f"{done[stage, fault]}" + (f" ({failed[stage, fault]} FAILED)" * (failed[stage, fault] > 0))
+            for fault in faults
+        ]
+        rows.append([stage, *cells])
+    rows.append(["all", *(str(sum(done[stage, fault] for stage in STAGES)) for fault in faults)])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines += [
+        f"trial {o.trial.number}: {o.trial.stage} ({o.trial.mode}) {o.trial.fault}: {o.problem}"
+        for o in outcomes
+        if o.problem
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the campaign and print its table."""
+    parser = argparse.ArgumentParser(description="Faults in every stage.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--modes", nargs="+", default=["alone", "zero2", "zero3"], choices=list(ZERO))
+    given = parser.parse_args()
+    outcomes: list[Outcome] = []
+    for outcome in campaign(given.folder, given.kills, given.modes, given.seed, given.minutes * 60):
+        outcomes.append(outcome)
+        trial = outcome.trial
+        sys.stderr.write(
+            f"{trial.number:4d} {trial.stage:10s} {trial.mode:6s} {trial.fault:10s} {outcome.seconds:5.1f} s {outcome.problem}\n"
+        )
+    sys.stdout.write(table(outcomes) + "\n")
+    left = len(plan_trials(given.kills, given.modes, given.seed)) - len(outcomes)
+    if left:
+        sys.stdout.write(f"{left} trials are left; the same command goes on with them\n")
+    sys.exit(any(outcome.problem for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()
