@@ -82,12 +82,13 @@ def begin(
             draft.base = family
             imported = import_path(stage, config)
             draft.imported = str(imported) if imported else None
-            yield Work(run, parents, draft, _tracker(stage, config, draft, main=main))
+            yield Work(run, parents, draft, _tracker(config, run, draft, main=main))
 
 
-def _tracker(stage: StageName, config: Config, draft: Draft, *, main: bool) -> Tracker:
+def _tracker(config: Config, run: RunFolder, draft: Draft, *, main: bool) -> Tracker:
     names = config.tracking.trackers if main else ()
-    sinks = open_sinks(names, config.run / "trackers", f"{config.run.name}-{stage}")
+    name = f"{config.run.name}-{run.round}-{draft.inputs.stage}"
+    sinks = open_sinks(names, config.run / "trackers", name, draft.inputs.key[:8])
     return Tracker(draft.path, active=main, bars=config.tracking.progress, sinks=sinks)
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,17 @@ class Sink(Protocol):
     def log(self, values: dict[str, float], *, step: int) -> None:
         """Store the values of one step."""
         ...
+
+
+class Replayed:
+    """A tracker that begins empty with every attempt and is told all kept numbers again: no gap, no double."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def log(self, values: dict[str, float], *, step: int) -> None:
+        """Store the values of one step."""
+        self._sink.log(values, step=step)
 
 
 class Bar:
@@ -49,6 +61,7 @@ class Tracker:
     """Writes the numbers of one stage; only the main process holds an active one."""
 
     def __init__(self, folder: Path, *, active: bool = True, bars: bool = True, sinks: Sequence[Sink] = ()) -> None:
+        """Take `sinks` that were just opened; what they are told twice they must bear, or begin empty (`Replayed`)."""
         self.path = folder / METRICS_FILE
         self._active = active
         self._bars = bars and active
@@ -76,6 +89,11 @@ class Tracker:
         replacement = self.path.with_suffix(".tmp")
         replacement.write_text("".join(kept), encoding="utf-8")
         replacement.replace(self.path)
+        for sink in self._sinks:
+            if isinstance(sink, Replayed):
+                for line in kept:
+                    values = json.loads(line)
+                    sink.log(values, step=values.pop("step"))
 
     @contextmanager
     def progress(self, total: int, label: str) -> Iterator[Bar]:
@@ -90,13 +108,17 @@ class Tracker:
             yield Bar(bar)
 
 
-def open_sinks(names: Sequence[str], folder: Path, run_name: str) -> list[Sink]:
+def open_sinks(names: Sequence[str], folder: Path, run_name: str, attempt: str) -> list[Sink]:
     """Start the configured experiment trackers, through accelerate.
+
+    TensorBoard's files are written anew with every start and told everything that a resumed stage keeps. The others go on
+    with the run of the same id: W&B leaves out steps that it has.
 
     Args:
         names: `tensorboard`, `wandb` or `trackio`.
         folder: Where trackers that write files put them.
         run_name: What the run is called there.
+        attempt: What a resumed stage has in common with what it resumes, and with nothing else.
 
     Raises:
         ConfigError: A tracker is not installed.
@@ -113,9 +135,15 @@ def open_sinks(names: Sequence[str], folder: Path, run_name: str) -> list[Sink]:
     sinks: list[Sink] = []
     for name in names:
         kind = LOGGER_TYPE_TO_CLASS[name]
-        sink: Any = kind(run_name, logging_dir=folder) if kind.requires_logging_directory else kind(run_name)
+        if kind.requires_logging_directory:
+            shutil.rmtree(folder / run_name, ignore_errors=True)
+            sink: Any = kind(run_name, logging_dir=folder)
+            sinks.append(Replayed(sink))
+        else:
+            identity = "id" if name == "wandb" else "name"
+            sink = kind(run_name, resume="allow", **{identity: f"{run_name}-{attempt}"})
+            sinks.append(sink)
         sink.start()
-        sinks.append(sink)
     return sinks
 
 

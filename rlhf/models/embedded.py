@@ -6,6 +6,7 @@ the ecosystem can load.
 
 import math
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
@@ -97,8 +98,12 @@ def cached_embedded_base(
     facts: dict[str, Any] = {}
     if not stored.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        partial = cache / f".partial-{os.getpid()}-{stored.name}"
+        _sweep(cache)
+        partial = cache / f"{_own_prefix()}{os.getpid()}-{stored.name}"
+        tracker.rewind(-1)
         facts = build_embedded_base(config, seed, partial, tracker)
+        if tracker.path.is_file():
+            shutil.copy(tracker.path, partial)
         try:
             partial.rename(stored)
         except OSError:
@@ -107,6 +112,28 @@ def cached_embedded_base(
             shutil.rmtree(partial)
     shutil.copytree(stored, folder, dirs_exist_ok=True)
     return {"cached": not facts, "cache_key": stored.name, **facts}
+
+
+def _own_prefix() -> str:
+    return f".partial-{platform.node()}-"
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed builds of this machine left behind."""
+    for path in cache.glob(f"{_own_prefix()}*"):
+        number = path.name.removeprefix(_own_prefix()).split("-")[0]
+        if number.isdigit() and not _is_running(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def cache_key(config: EmbeddedConfig, seed: int) -> str:

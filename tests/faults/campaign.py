@@ -34,7 +34,7 @@ from rlhf.tracking import read_metrics
 REPOSITORY = Path(__file__).parents[2]
 RECIPE = REPOSITORY / "tests" / "pipeline" / "tiny.yaml"
 # Micro-batches that divide among two processes.
-OPTIONS = ("--sft.micro-batch-size", "4", "--reward.micro-batch-prompts", "2", "--reward.batch-prompts", "8")
+DIVIDED = ("--sft.micro-batch-size", "8", "--reward.micro-batch-prompts", "8")
 ZERO = {"alone": None, "zero0": 0, "zero2": 2, "zero3": 3}
 DAMAGES = ("removed", "cut short", "changed")
 PATIENCE = 180
@@ -71,13 +71,15 @@ class Outcome:
 class Bench:
     """Finished runs to compare with, and a folder to disturb copies in."""
 
-    def __init__(self, folder: Path, modes: Sequence[str]) -> None:
+    def __init__(self, folder: Path, modes: Sequence[str], alone: Path | None = None) -> None:
+        """Take `alone` for the undisturbed run of one process, or make one."""
         self.folder = folder
         self.modes = tuple(modes)
+        self._alone = alone or folder / "whole-alone"
 
     def whole(self, mode: str) -> Path:
         """The undisturbed run of a mode."""
-        return self.folder / f"whole-{mode}"
+        return self._alone if mode == "alone" else self.folder / f"whole-{mode}"
 
     def prepare(self) -> None:
         """Make the undisturbed runs, each stage by its own command."""
@@ -100,9 +102,10 @@ class Bench:
 
     def line(self, stage: StageName, mode: str, run: Path) -> list[str]:
         """Return the command of a stage."""
-        options = [*OPTIONS, "--run", str(run)]
+        options = ["--run", str(run)]
         if mode == "alone":
             return [sys.executable, "-m", f"stages.{stage}", str(RECIPE), *options]
+        options = [*DIVIDED, *options]
         launch = ["-m", "rlhf.cli", "launch", stage, "--processes", "2", "--zero", str(ZERO[mode])]
         return [sys.executable, *launch, str(RECIPE), *options]
 
@@ -155,8 +158,8 @@ def plan_trials(kills: int, modes: Sequence[str], seed: int) -> list[Trial]:
 def attempt(bench: Bench, trial: Trial, seed: int) -> Outcome:
     """Disturb a stage once and see what is left."""
     draw = random.Random(f"{seed}-{trial.number}")
-    run = bench.folder / "run"
-    shutil.rmtree(run, ignore_errors=True)
+    run = bench.folder / "trial" / "run"  # beside it lies the cache of bases, which every trial makes anew
+    shutil.rmtree(run.parent, ignore_errors=True)
     bench.lay_out(trial.stage, trial.mode, run)
     started = time.monotonic()
     try:

@@ -1,5 +1,8 @@
 """The embedded base on a tiny setting: an ordinary model folder, reproducible, cached by content."""
 
+import os
+import platform
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,14 +104,25 @@ def test_the_same_seed_gives_the_same_bytes(built: Path, tmp_path: Path) -> None
 
 def test_cache_is_read_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
-    first = cached_embedded_base(TINY, 0, cache, tmp_path / "a", Tracker.silent())
+    cache.mkdir()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left_behind = cache / f".partial-{platform.node()}-{ended.pid}-key"
+    other = cache / f".partial-{platform.node()}-{os.getppid()}-key"
+    for folder in (left_behind, other, tmp_path / "a"):
+        folder.mkdir()
+    tracker = Tracker(tmp_path / "a", bars=False)
+    tracker.log(7, {"base/loss_nats": 1.0})  # of an attempt that was killed
+    first = cached_embedded_base(TINY, 0, cache, tmp_path / "a", tracker)
     assert not first["cached"]
     monkeypatch.setattr(embedded, "build_embedded_base", lambda *_: pytest.fail("built twice"))
     second = cached_embedded_base(TINY, 0, cache, tmp_path / "b", Tracker.silent())
     assert second["cached"]
     assert second["cache_key"] == first["cache_key"]
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
-    assert [path.name for path in cache.iterdir()] == [first["cache_key"]]
+    assert {path.name for path in cache.iterdir()} == {first["cache_key"], other.name}
+    for copied in ("a", "b"):
+        assert [row["step"] for row in read_metrics(tmp_path / copied / "metrics.jsonl")] == [20]
 
 
 def test_cache_key_covers_configuration_and_seed() -> None:
