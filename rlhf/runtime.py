@@ -98,6 +98,21 @@ class Runtime:
             raise ConfigError(f"{name} is {whole}; it must be a multiple of the {self.process_count} processes")
         return whole // self.process_count
 
+    def own_chunks(self, count: int, size: int) -> list[range]:
+        """Return this process's consecutive pieces of `count` items, each of `size` but the last.
+
+        Every process gets equally many; some may be empty. What is in a piece does not depend on the number of processes.
+        """
+        pieces = [range(start, min(count, start + size)) for start in range(0, count, size)]
+        pieces += [range(0)] * (-len(pieces) % self.process_count)
+        return pieces[self.process_index :: self.process_count]
+
+    def hold(self, module: nn.Module) -> None:
+        """Make a module ready for forward passes: under ZeRO-3 each of them gathers the shards that it needs."""
+        if self.zero == 3:
+            engine = self.accelerator.prepare(module)
+            assert type(engine).__name__ == "DeepSpeedEngine", f"engine is {type(engine).__name__}"
+
     @contextmanager
     def noticing_signals(self) -> Iterator[None]:
         """Turn SIGTERM and SIGINT into a flag while work runs; a second signal acts as usual."""
@@ -167,6 +182,12 @@ def launched_runtime(launch: LaunchConfig) -> Runtime:
     """Start accelerate as the launcher set it up; alone, a process needs no DeepSpeed."""
     started = int(os.environ.get("WORLD_SIZE", "1"))
     return start_runtime(zero=launch.zero if started > 1 else 0)
+
+
+def answering_runtime(launch: LaunchConfig) -> Runtime:
+    """Start accelerate for a stage that trains nothing: its processes share nothing but, under ZeRO-3, the base's weights."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    return start_runtime(zero=3 if started > 1 and launch.zero == 3 else 0)
 
 
 def deepspeed_config(zero: Literal[2, 3]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rlhf.reward.functions import source_file
 
 StageName = Literal["base", "prompts", "sft", "candidates", "rankings", "pairs", "reward", "ppo", "evaluate", "export"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-LAUNCHED: frozenset[StageName] = frozenset({"sft", "reward", "ppo"})
+LAUNCHED: frozenset[StageName] = frozenset({"sft", "candidates", "reward", "ppo", "evaluate"})
 """Stages that run under the launcher when `launch.processes` is above 1."""
 
 _PARENTS: dict[StageName, tuple[StageName, ...]] = {

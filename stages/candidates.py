@@ -16,6 +16,7 @@ from rlhf.candidates import distinct_responses, enough
 from rlhf.config.recipe import Config
 from rlhf.data.rankings import import_candidates
 from rlhf.data.splits import require_no_overlap
+from rlhf.decoding import InStep
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError, LabelsAtRiskError
 from rlhf.hashing import derive_seed
@@ -23,6 +24,7 @@ from rlhf.labels.rounds import describe_risk, human_answers
 from rlhf.models.base import load_base, load_base_text
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import CandidateSet, Prompt, read_jsonl, write_jsonl
+from rlhf.runtime import Runtime, answering_runtime
 from rlhf.sampling import Sampling, sample
 from rlhf.text import TextFormat
 
@@ -32,13 +34,16 @@ CHUNK_PROMPTS = 64
 
 def run(config: Config) -> Path:
     """Sample the candidates, or import them."""
-    with begin("candidates", config) as work:
+    runtime = answering_runtime(config.launch)
+    with begin("candidates", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
         _protect_answers(work)
         if config.candidates.import_path is not None:
             sets = _import(config.candidates.import_path, config, work)
         else:
-            sets = _sample_all(config, work)
-        write_jsonl(work.folder / "candidates.jsonl", sets)
+            sets = _sample_all(config, work, runtime)
+        if runtime.is_main:
+            write_jsonl(work.folder / "candidates.jsonl", sets)
+        work.draft.processes = runtime.process_count
         sizes = Counter(len(item.responses) for item in sets)
         work.draft.splits = ("label",)
         work.draft.facts |= {"prompts": len(sets), "by_count": {str(size): sizes[size] for size in sorted(sizes)}}
@@ -66,18 +71,30 @@ def _protect_answers(work: Work) -> None:
         raise LabelsAtRiskError(describe_risk(answers, people, work.run.round, why))
 
 
-def _sample_all(config: Config, work: Work) -> list[CandidateSet]:
+def _sample_all(config: Config, work: Work, runtime: Runtime) -> list[CandidateSet]:
+    """Sample in chunks that the processes share: what is in one does not depend on how many there are."""
     prompts = _prompts_of_round(config, work)
     policy = work.parents.get("previous-policy", work.parents["sft"])
     base = load_base(work.parents["base"].path, config.base, config.precision)
     shared = build_shared_base(base, {"policy": RoleSource(folder=policy.path)})
-    sets: list[CandidateSet] = []
+    runtime.hold(shared)
+    source = f"policy:{policy.identity[:12]}"
+    own: list[tuple[int, list[CandidateSet]]] = []
     with work.tracker.progress(len(prompts), "candidates") as bar:
-        for start in range(0, len(prompts), CHUNK_PROMPTS):
-            chunk = prompts[start : start + CHUNK_PROMPTS]
-            part = work.folder / "checkpoints" / f"chunk-{start:08d}.jsonl"
-            sets += _sample_chunk(config, shared, base.text, chunk, start, part, f"policy:{policy.identity[:12]}")
-            bar.update(len(chunk))
+        for chunk in runtime.own_chunks(len(prompts), CHUNK_PROMPTS):
+            part = work.folder / "checkpoints" / f"chunk-{chunk.start:08d}.jsonl"
+            chosen = [prompts[index] for index in chunk]
+            busy = bool(chosen) and not part.is_file()
+            # A sharded base is gathered by all processes at once: who has nothing to do keeps step.
+            if busy or (runtime.in_step is not None and runtime.any(busy)):
+                asked = chosen if busy else []
+                found = _sample_chunk(config, shared, base.text, asked, chunk.start, source, runtime.in_step)
+                if busy:
+                    _keep(part, found)
+            if chosen:
+                own.append((chunk.start, _read(part)))
+            bar.update(len(chosen) * runtime.process_count)
+    sets = [item for _, part in sorted(runtime.gather(own)) for item in part]
     if not sets:
         raise DataError("no prompt got two distinct candidates; raise candidates.temperature or candidates.samples")
     if len(sets) < len(prompts):
@@ -105,17 +122,22 @@ def _sample_chunk(
     text: TextFormat,
     prompts: Sequence[Prompt],
     first: int,
-    part: Path,
     source: str,
+    in_step: InStep | None,
 ) -> list[CandidateSet]:
-    if part.is_file():
-        return read_jsonl(part, CandidateSet) if part.stat().st_size else []
     settings = config.candidates
     ids = [text.encode_prompt(prompt.prompt) for prompt in prompts for _ in range(settings.samples)]
-    sampling = Sampling(settings.temperature, settings.max_new_tokens, settings.top_p)
-    keys = range(first * settings.samples, first * settings.samples + len(ids))
-    seed = derive_seed(config.seed, "candidates")
-    drawn = sample(shared, "policy", ids, text, sampling, seed=seed, batch_size=settings.batch_size, keys=keys)
+    drawn = sample(
+        shared,
+        "policy",
+        ids,
+        text,
+        Sampling(settings.temperature, settings.max_new_tokens, settings.top_p),
+        seed=derive_seed(config.seed, "candidates"),
+        batch_size=settings.batch_size,
+        keys=range(first * settings.samples, first * settings.samples + len(ids)),
+        in_step=in_step,
+    )
     texts = [text.decode_response(response).strip() for response in drawn.response_ids]
     sets: list[CandidateSet] = []
     for index, prompt in enumerate(prompts):
@@ -124,7 +146,6 @@ def _sample_chunk(
         if enough(kept):
             responses = tuple(own[place] for place in kept)
             sets.append(CandidateSet(prompt.id, prompt.prompt, responses, (source,) * len(responses)))
-    _keep(part, sets)
     return sets
 
 
@@ -133,6 +154,10 @@ def _keep(part: Path, sets: Sequence[CandidateSet]) -> None:
     unfinished = part.with_suffix(".tmp")
     write_jsonl(unfinished, sets)
     unfinished.replace(part)
+
+
+def _read(part: Path) -> list[CandidateSet]:
+    return read_jsonl(part, CandidateSet) if part.stat().st_size else []
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import Prompt, read_jsonl
 from rlhf.reward.model import load_reward_info
 from rlhf.reward.sources import ScoreSum, build_score
+from rlhf.runtime import answering_runtime
 from rlhf.world.grammar import is_well_formed
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,13 @@ log = logging.getLogger(__name__)
 
 def run(config: Config) -> Path:
     """Compare the policies."""
-    with begin("evaluate", config) as work:
+    runtime = answering_runtime(config.launch)
+    with begin("evaluate", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
         trained = {name: work.parents[name] for name in ("sft", "reward", "ppo") if name in work.parents}
         check_splits("evaluate", ("test",), trained)
         base = load_base(work.parents["base"].path, config.base, config.precision)
         shared = build_shared_base(base, _roles(work))
+        runtime.hold(shared)
         prompts = [row for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "test"]
         evaluation = evaluate_policies(
             shared,
@@ -43,8 +46,11 @@ def run(config: Config) -> Path:
             _judges(config, _score(config, shared, base, work, prompts)),
             config.evaluate,
             seed=derive_seed(config.seed, "evaluate"),
+            runtime=runtime,
         )
-        write_evaluation(evaluation, work.folder)
+        if runtime.is_main:
+            write_evaluation(evaluation, work.folder)
+        work.draft.processes = runtime.process_count
         log.info(
             "%d test prompts: PPO wins %.3f against SFT by %s",
             evaluation.prompts,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from rlhf.config.reporting import EvaluateConfig
+from rlhf.decoding import InStep
 from rlhf.errors import TrainingError
 from rlhf.evaluation.answers import Answer, PromptAnswers
 from rlhf.evaluation.compare import CANDIDATES, Evaluation, summarise
@@ -15,6 +16,7 @@ from rlhf.evaluation.metrics import response_kl
 from rlhf.models.logprobs import response_logprobs
 from rlhf.models.roles import SharedBase
 from rlhf.records import Prompt, PromptText
+from rlhf.runtime import Runtime
 from rlhf.sampling import Samples, Sampling, sample
 from rlhf.tensors import pad_right
 from rlhf.text import TextFormat
@@ -22,7 +24,6 @@ from rlhf.text import TextFormat
 log = logging.getLogger(__name__)
 ScoreFn = Callable[[Sequence[tuple[list[int], list[int]]]], Sequence[float]]
 """(prompt ids, response ids) of many responses to their scores, those that PPO was rewarded with."""
-Gather = Callable[[list[PromptAnswers]], list[PromptAnswers]]
 POLICY, REFERENCE = "policy", "reference"
 _DRAWS = 1 << 16
 """Random keys per prompt: SFT samples take them from the front, the policy from the back."""
@@ -46,11 +47,12 @@ def evaluate_policies(
     config: EvaluateConfig,
     *,
     seed: int,
-    rank: int = 0,
-    processes: int = 1,
-    gather: Gather = list,
+    runtime: Runtime,
 ) -> Evaluation:
     """Compare SFT (role `reference`), best-of-n and PPO (role `policy`) on test prompts.
+
+    The prompts are cut into pieces by their number alone, and the processes share the pieces: the figures are the same on any
+    number of them. Sharded weights are gathered by all processes at once, so all of them then judge every piece.
 
     Args:
         shared: The shared base with both roles.
@@ -59,19 +61,37 @@ def evaluate_policies(
         judges: Scores and golds.
         config: How many prompts, samples and tokens, at which temperature.
         seed: Seed of the run.
-        rank: This process; it answers every `processes`-th prompt.
-        processes: How many there are.
-        gather: Collects the rows of all processes on every process.
+        runtime: Processes.
 
     Raises:
         DataError: There are fewer than two test prompts.
         ConfigError: Prompt and response together could outgrow the context.
     """
     chosen = list(prompts if config.max_prompts is None else prompts[: config.max_prompts])
-    own = list(range(rank, len(chosen), processes))
-    rows = draw_answers(shared, text, chosen, own, judges, config, seed=seed) if own else []
-    everything = sorted(gather(rows), key=lambda row: row.index)
-    return summarise(everything, config.best_of)
+    pieces = runtime.own_chunks(len(chosen), piece_size(len(chosen)))
+    log.info("%d prompts: answering as SFT, %d times each, and as PPO", len(chosen), _sft_samples(config))
+    drawn = [draw_answers(shared, text, chosen, piece, config, seed=seed, in_step=runtime.in_step) for piece in pieces]
+    sharded = runtime.zero == 3
+    drawn = sorted(runtime.gather(drawn) if sharded else drawn, key=lambda piece: piece.indices[:1])
+    log.info("judging %d answers", len(chosen) * (_sft_samples(config) + 1))
+    rows = [row for piece in drawn for row in judge_answers(shared, text, chosen, piece, judges, config)]
+    everything = rows if sharded else runtime.gather(rows)
+    return summarise(sorted(everything, key=lambda row: row.index), config.best_of)
+
+
+def piece_size(prompts: int) -> int:
+    """Return how many prompts are answered together: a sixteenth, for up to 16 processes, but no tiny pieces."""
+    return max(32, -(-prompts // 16))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was sampled for the prompts of some indices: as SFT, several times each, as PPO, and for the KL."""
+
+    indices: list[int]
+    sft: Samples
+    ppo: Samples
+    for_kl: Samples
 
 
 def draw_answers(
@@ -79,35 +99,47 @@ def draw_answers(
     text: TextFormat,
     prompts: Sequence[Prompt],
     indices: Sequence[int],
-    judges: Judges,
     config: EvaluateConfig,
     *,
     seed: int,
-) -> list[PromptAnswers]:
+    in_step: InStep | None = None,
+) -> Drawn:
     """Answer the prompts of the given indices: N times as SFT, once as PPO, each draw with random numbers of its own.
 
     At temperature 0 the answers are greedy, and the KL, which needs samples of the policy, is estimated on one more
     answer drawn at temperature 1.
     """
-    samples = max(config.best_of, CANDIDATES)
     sampling = Sampling(config.temperature, config.max_new_tokens)
     ids = [text.encode_prompt(prompts[index].prompt) for index in indices]
 
     def draw(role: str, sampling: Sampling, repeats: int, first: int) -> Samples:
         keys = [index * _DRAWS + first + copy for index in indices for copy in range(repeats)]
         repeated = [row for row in ids for _ in range(repeats)]
-        return sample(shared, role, repeated, text, sampling, seed=seed, batch_size=config.batch_size, keys=keys)
+        size = config.batch_size
+        return sample(shared, role, repeated, text, sampling, seed=seed, batch_size=size, keys=keys, in_step=in_step)
 
-    log.info("%d prompts: answering as SFT, %d times each", len(ids), samples)
-    sft = draw(REFERENCE, sampling, samples, 0)
-    log.info("answering as PPO")
+    sft = draw(REFERENCE, sampling, _sft_samples(config), 0)
     ppo = draw(POLICY, sampling, 1, _DRAWS - 1)
     for_kl = ppo if config.temperature > 0 else draw(POLICY, Sampling(1.0, config.max_new_tokens), 1, _DRAWS - 2)
-    kls = measure_kl(shared, text, for_kl, config.temperature or 1.0, config.batch_size)
-    own = [prompts[index].prompt for index in indices]
-    log.info("judging %d answers", len(ids) * (samples + 1))
-    sft_answers = judge(text, sft, [prompt for prompt in own for _ in range(samples)], judges)
-    ppo_answers = judge(text, ppo, own, judges)
+    return Drawn(list(indices), sft, ppo, for_kl)
+
+
+def judge_answers(
+    shared: SharedBase,
+    text: TextFormat,
+    prompts: Sequence[Prompt],
+    drawn: Drawn,
+    judges: Judges,
+    config: EvaluateConfig,
+) -> list[PromptAnswers]:
+    """Return the answers of a piece with everything that is measured of them."""
+    if not drawn.indices:
+        return []
+    samples = _sft_samples(config)
+    kls = measure_kl(shared, text, drawn.for_kl, config.temperature or 1.0, config.batch_size)
+    own = [prompts[index].prompt for index in drawn.indices]
+    sft_answers = judge(text, drawn.sft, [prompt for prompt in own for _ in range(samples)], judges)
+    ppo_answers = judge(text, drawn.ppo, own, judges)
     return [
         PromptAnswers(
             index=index,
@@ -118,8 +150,12 @@ def draw_answers(
             kl_k1=kls[place][0],
             kl_k3=kls[place][1],
         )
-        for place, index in enumerate(indices)
+        for place, index in enumerate(drawn.indices)
     ]
+
+
+def _sft_samples(config: EvaluateConfig) -> int:
+    return max(config.best_of, CANDIDATES)
 
 
 def judge(text: TextFormat, samples: Samples, prompts: Sequence[PromptText], judges: Judges) -> list[Answer]:

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rlhf.config.reporting import EvaluateConfig
 from rlhf.errors import TrainingError
-from rlhf.evaluation.draw import Judges, draw_answers, evaluate_policies, measure_kl
+from rlhf.evaluation.draw import Judges, draw_answers, evaluate_policies, judge_answers, measure_kl, piece_size
 from rlhf.records import Prompt
+from rlhf.runtime import Runtime, start_runtime
 from rlhf.sampling import Sampling, sample
 from tests.tiny import shake, tiny_base, tiny_shared
 
@@ -21,6 +23,8 @@ JUDGES = Judges(
     gold_parts=lambda prompt, response: {"length": float(len(response))},
     well_formed=lambda response: "cat" in response,
 )
+
+ALONE = start_runtime()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def moved(folder, text):
 
 def test_a_policy_that_did_not_move_has_kl_zero(folder, text):
     shared = tiny_shared(folder)
-    found = evaluate_policies(shared, text, PROMPTS, JUDGES, CONFIG, seed=1)
+    found = evaluate_policies(shared, text, PROMPTS, JUDGES, CONFIG, seed=1, runtime=ALONE)
     assert abs(found.policies["ppo"].kl_nats.value) < 1e-4
 
 
@@ -63,30 +67,34 @@ def test_kl_is_the_gap_of_the_two_roles_logprobs(moved, text):
     assert any(abs(k1) > 0.05 for k1, _ in together)
 
 
-def test_processes_share_the_prompts_and_get_the_same_answers(moved, text):
-    whole = draw_answers(moved, text, PROMPTS, range(6), JUDGES, CONFIG, seed=5)
-    parts = [draw_answers(moved, text, PROMPTS, range(rank, 6, 2), JUDGES, CONFIG, seed=5) for rank in (0, 1)]
-    joined = sorted(parts[0] + parts[1], key=lambda row: row.index)
-    assert [row.ppo.text for row in joined] == [row.ppo.text for row in whole]
-    assert [[one.text for one in row.sft_samples] for row in joined] == [
-        [one.text for one in row.sft_samples] for row in whole
-    ]
-    found = evaluate_policies(
-        moved, text, PROMPTS, JUDGES, CONFIG, seed=5, rank=0, processes=2, gather=lambda rows: parts[1] + rows
-    )
-    assert found.prompts == 6
-    assert [row.index for row in found.answers] == list(range(6))
+def test_what_is_answered_together_does_not_change_an_answer(moved, text):
+    whole = draw_answers(moved, text, PROMPTS, range(6), CONFIG, seed=5)
+    parts = [draw_answers(moved, text, PROMPTS, part, CONFIG, seed=5) for part in (range(4), range(4, 6), range(0))]
+    for name in ("sft", "ppo"):
+        joined = [ids for part in parts for ids in getattr(part, name).response_ids]
+        assert joined == getattr(whole, name).response_ids
+    assert parts[2].indices == judge_answers(moved, text, PROMPTS, parts[2], JUDGES, CONFIG) == []
+
+
+def test_pieces_depend_on_the_number_of_prompts_alone_and_cover_them():
+    assert [piece_size(count) for count in (1, 32, 512, 513, 1600)] == [32, 32, 32, 33, 100]
+    for processes in (1, 2, 3, 8):
+        ranks = [Runtime(SimpleNamespace(num_processes=processes, process_index=rank)) for rank in range(processes)]
+        shares = [rank.own_chunks(100, 30) for rank in ranks]
+        assert len({len(share) for share in shares}) == 1, "all keep step"
+        assert sorted(index for share in shares for piece in share for index in piece) == list(range(100))
+        assert {len(piece) for share in shares for piece in share} <= {30, 10, 0}
 
 
 def test_max_prompts_is_obeyed_and_four_samples_are_drawn_for_the_diversity_facts(moved, text):
-    found = evaluate_policies(moved, text, PROMPTS, JUDGES, replace(CONFIG, max_prompts=3), seed=1)
+    found = evaluate_policies(moved, text, PROMPTS, JUDGES, replace(CONFIG, max_prompts=3), seed=1, runtime=ALONE)
     assert found.prompts == 3
     assert {len(row.sft_samples) for row in found.answers} == {4}
     assert found.candidates.well_formed is not None
 
 
 def test_greedy_evaluation_still_estimates_kl_from_samples(moved, text):
-    found = evaluate_policies(moved, text, PROMPTS, JUDGES, replace(CONFIG, temperature=0.0), seed=1)
+    found = evaluate_policies(moved, text, PROMPTS, JUDGES, replace(CONFIG, temperature=0.0), seed=1, runtime=ALONE)
     ids = [text.encode_prompt(prompt.prompt) for prompt in PROMPTS]
     greedy = {
         role: sample(moved, role, ids, text, Sampling(0.0, 8), seed=9, batch_size=2, keys=range(6)).response_ids
@@ -102,4 +110,4 @@ def test_greedy_evaluation_still_estimates_kl_from_samples(moved, text):
 def test_a_score_that_is_not_finite_stops_the_evaluation(moved, text):
     broken = replace(JUDGES, score=lambda items: [math.nan for _ in items])
     with pytest.raises(TrainingError, match="not finite"):
-        evaluate_policies(moved, text, PROMPTS, broken, CONFIG, seed=1)
+        evaluate_policies(moved, text, PROMPTS, broken, CONFIG, seed=1, runtime=ALONE)

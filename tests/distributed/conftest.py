@@ -1,0 +1,5 @@
+"""The tiny run of the pipeline tests, to compare with."""
+
+from tests.pipeline.conftest import finished
+
+__all__ = ["finished"]

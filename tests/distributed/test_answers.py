@@ -1,0 +1,53 @@
+"""Candidates and evaluation on two processes, each with the whole base or with half of it, are those of one process."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.artifacts import Artifact
+from tests.pipeline.conftest import RECIPE, Shell
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("zero", "launches"), [(0, ["candidates,evaluate"]), (3, ["candidates", "evaluate"])], ids=["whole", "sharded"]
+)
+def test_two_processes_answer_as_one_does(finished: Shell, tmp_path: Path, zero: int, launches: list[str]) -> None:
+    run = tmp_path / "runs" / "tiny"
+    shutil.copytree(finished.run, run)
+    for stage in ("candidates", "evaluate"):
+        shutil.rmtree(run / "round-1" / stage)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    # A process may start DeepSpeed once.
+    for stages in launches:
+        program = ["tests.distributed.answers_program", stages, str(RECIPE), f"run={run}", f"launch.zero={zero}"]
+        done = subprocess.run(
+            [*launcher, *program], env=finished.environment() | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, timeout=500, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    expected, found = (Artifact.open(folder / "round-1" / "candidates") for folder in (finished.run, run))
+    assert found.manifest.content == expected.manifest.content
+    assert found.manifest.recorded["processes"] == 2
+    assert expected.manifest.recorded["processes"] == 1
+    ours, theirs = (rows(folder) for folder in (run, finished.run))
+    if zero == 0:
+        assert ours == theirs
+    # Sharded weights are not merged into the base before decoding, and round otherwise.
+    for left, right in zip(ours, theirs, strict=True):
+        assert {name: left[name] for name in ("prompt_id", "sft", "ppo")} == {
+            name: right[name] for name in ("prompt_id", "sft", "ppo")
+        }
+        assert left["scores"] == pytest.approx(right["scores"], abs=1e-4)
+        assert left["kl_nats"] == pytest.approx(right["kl_nats"], abs=1e-4)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    path = run / "round-1" / "evaluate" / "samples.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
