@@ -27,7 +27,7 @@ def load(folder: Path, **options: Any) -> Any:
 def logits(folder: Path, text: str, *, special: bool = False) -> torch.Tensor:
     """Compute the logits of one text without any padding, by the library alone."""
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    tokenizer = load(folder, label="good" if len(model.config.id2label) > 1 else None)._tokenizer
+    tokenizer = load(folder, label="good" if len(model.config.id2label) > 1 else None).text.tokenizer
     model.config.pad_token_id = tokenizer.pad_token_id
     with torch.no_grad():
         return model(torch.tensor([tokenizer(text, add_special_tokens=special)["input_ids"]])).logits[0]
@@ -111,7 +111,7 @@ def test_a_long_text_loses_its_beginning_and_that_is_said_once(
 
 def test_a_template_that_refuses_is_told(tmp_path: Path) -> None:
     classifier = load(tiny_classifier(tmp_path / "tone"))
-    classifier._tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
+    classifier.text.tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
     with pytest.raises(DataError, match=r"tone: its chat template refuses .*no system turns"):
         classifier.score(["the cat"], [" sat"], 1)
 
