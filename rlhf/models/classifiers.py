@@ -139,7 +139,7 @@ def load_classifier_model(source: Path, owner: str, dtype: torch.dtype, **option
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    with _loading(source, owner), unsharded():
+    with _loading(source, owner), unsharded(), _without_report():
         tokenizer = _load_tokenizer(source)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
@@ -165,6 +165,19 @@ def _loading(source: Path, owner: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"{owner} {source}: the classifier does not load ({error})") from error
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep the library's table of missing weights back: callers say what is missing and what follows."""
+    from transformers.utils import logging as library
+
+    before = library.get_verbosity()
+    library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        library.set_verbosity(before)
 
 
 @contextmanager
