@@ -116,7 +116,7 @@ def tiny_encoder(folder: Path, *, labels: int | None = None, seed: int = 6) -> P
         num_attention_heads=2,
         max_position_embeddings=CONTEXT,
         initializer_range=0.3,
-        num_labels=labels or 2,
+        id2label={index: f"label {index}" for index in range(labels or 2)},
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):

@@ -87,7 +87,7 @@ def train(
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])
 def test_learns_a_planted_preference_on_unseen_prompts(tmp_path: Path, kind: str, tuning: str) -> None:
-    rates = {"learning_rate": 1e-2, "head_learning_rate": 1e-2}
+    rates: dict[str, Any] = {"learning_rate": 1e-2, "head_learning_rate": 1e-2}
     outcome, _, folder = train(tmp_path, kind, tuning=tuning, epochs=4, prompts=96, **rates)
     assert outcome.calibration.accuracy.value > 0.9
     assert outcome.held_out_loss < 0.5 * outcome.initial_loss
