@@ -128,6 +128,11 @@ class RewardModel(nn.Module):
         """Whether several responses may share the prompt of one row."""
         return self.shared.can_branch
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        return self.shared.gradient_checkpointing
+
     def trainable(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Return (name, parameter) of what learns, by its group of learning rates."""
         own = self.shared.trainable(ROLE)

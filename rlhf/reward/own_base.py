@@ -41,21 +41,23 @@ class OwnRewardModel(nn.Module):
 
     Attributes:
         can_branch: False: its attention is not ours, so that each candidate is read with its prompt.
+        recomputes: Whether activations are recomputed in the backward pass.
     """
 
     can_branch = False
 
-    def __init__(self, model: Any, heads: frozenset[str], precision: Precision) -> None:
+    def __init__(self, model: Any, heads: frozenset[str], precision: Precision, *, recomputes: bool) -> None:
         """Keep the model.
 
         Args:
             model: A sequence classifier, or PEFT's wrapper around one; what may learn has `requires_grad`.
             heads: Names of the weights that make up the head.
             precision: Number format to compute in.
+            recomputes: Whether it was told to recompute activations.
         """
         super().__init__()
         self.model = model
-        self._heads, self._precision = heads, precision
+        self._heads, self._precision, self.recomputes = heads, precision, recomputes
 
     @property
     def classifier(self) -> Any:
@@ -143,7 +145,7 @@ def build_own_model(
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         wrapped = _make_trainable(model, heads, config)
-    own = OwnRewardModel(wrapped.eval(), heads, precision)
+    own = OwnRewardModel(wrapped.eval(), heads, precision, recomputes=config.base.gradient_checkpointing)
     return own, text, RewardInfo("own", base_weights_hash=weights_hash)
 
 

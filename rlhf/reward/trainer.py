@@ -132,12 +132,14 @@ def train_model(
         # The choice of the best state must not see the truth either.
         train, judged = shuffle_labels(train, seed), shuffle_labels(truth, seed)
     train = emphasise(train, config.heads, seed)
-    model.to(runtime.device)
+    # Layers recompute their activations in training mode only; nothing drops out in either.
+    model.to(runtime.device).train(model.recomputes)
     before = model.hash_frozen()
     training = _Training(model, text.pad_token_id, train, judged, config, seed, folder, tracker, runtime)
     progress = training.run()
     assert model.hash_frozen() == before, "reward training moved the weights of the base"
     calibration = calibrate(training.judge(truth))
+    model.eval()
     return RewardOutcome(
         info=replace(
             info,

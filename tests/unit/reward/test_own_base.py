@@ -1,6 +1,7 @@
 """A reward model with a base of its own, decoder or encoder, by LoRA or as a whole: it learns, is saved whole, resumes."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rlhf.runtime import start_runtime
 from rlhf.text import format_exchange
 from rlhf.tracking import Tracker
 from tests.tiny import tiny_classifier, tiny_encoder, tiny_folder
-from tests.unit.reward.planted import planted_config, planted_pairs
+from tests.unit.reward.planted import count_passes, planted_config, planted_pairs
 from tests.unit.reward.test_trainer import DyingTracker
 
 MAKERS: dict[str, Any] = {
@@ -112,6 +113,7 @@ def test_the_folder_is_a_plain_classifier_with_the_scores_of_training(tmp_path: 
             logits = plain(**tokenizer(format_exchange(tokenizer, prompt, response), **options)).logits
         assert logits.item() == pytest.approx(score, abs=1e-4)
     assert not list(folder.rglob("*adapter*"))
+    assert json.loads((folder / "tokenizer.json").read_text())["truncation"] is None
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.glob("*.json"))
 
 
@@ -189,6 +191,23 @@ def test_cutting_a_step_and_recomputing_activations_leave_the_training(tmp_path:
         other = train(tmp_path, kind, name=name, **options, **changes)
         assert other[0].held_out_loss == pytest.approx(whole[0].held_out_loss, abs=1e-4)
         assert other[1] == pytest.approx(whole[1], abs=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "tuning"), [("decoder", "lora"), ("encoder", "full")])
+def test_activations_are_recomputed_where_asked(tmp_path: Path, kind: str, tuning: str) -> None:
+    MAKERS[kind](tmp_path / "source")
+    calls: list[int] = []
+    for asked in (False, True):
+        base = {"model": str(tmp_path / "source"), "gradient_checkpointing": asked}
+        model, text, info, config = build(tmp_path, kind, base=base, tuning=tuning, epochs=1)
+        passes = count_passes(model, ("layers.0.mlp", "layer.0.intermediate"))
+        folder = tmp_path / str(asked)
+        folder.mkdir()
+        own, held_out = planted_pairs(8, 1), planted_pairs(8, 2)
+        train_model(model, info, text, own, held_out, config, 1, folder, Tracker.silent(), start_runtime())
+        calls.append(len(passes))
+        assert not model.training
+    assert calls[1] == calls[0] + 1  # one step of one pass
 
 
 @pytest.mark.parametrize(("kind", "tuning"), [("decoder", "lora"), ("encoder", "full")])
