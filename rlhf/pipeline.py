@@ -17,7 +17,7 @@ from rlhf.entry import INTERRUPTED, TERMINATED
 from rlhf.errors import ConfigError, LabelsAtRiskError, RlhfError, WaitingForPeople
 from rlhf.labels.rounds import answers_judge_others, describe_risk, human_answers, retire_round, round_complete
 from rlhf.launch import launch_line
-from rlhf.stage_graph import LAUNCHED, StageName, StageState, stage_states
+from rlhf.stage_graph import LAUNCHED, StageName, StageState, external_files, needed_stages, stage_states
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 10
@@ -74,6 +74,7 @@ def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
     if options.dry_run:
         tell_plan(config, _round_for(run, options), options)
         return run
+    _require_outside_models(config, options.target)
     _require_own_snapshot(run)
     with run.lock():
         if options.new_round:
@@ -93,6 +94,7 @@ def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
 
 def tell_plan(config: Config, run: RunFolder, options: RunOptions) -> None:
     """Say which stages would run, why, and with which lines; change nothing."""
+    _require_outside_models(config, options.target)
     states = stage_states(config, run, options.target)
     for state in states:
         if state.state == "finished":
@@ -102,6 +104,12 @@ def tell_plan(config: Config, run: RunFolder, options: RunOptions) -> None:
         log.info("           %s", shlex.join(stage_line(state.stage, config, options.recipe, options.overrides)))
     if (at_risk := _at_risk(config, run, states)) is not None:
         log.info("           but it would stop: %s", at_risk)
+
+
+def _require_outside_models(config: Config, target: StageName) -> None:
+    """Find out now that a later stage would miss a model's folder, a commit or a score function."""
+    for stage in needed_stages(config, target):
+        external_files(stage, config)
 
 
 def stage_line(stage: StageName, config: Config, recipe: Path, overrides: Sequence[str] = ()) -> list[str]:

@@ -78,13 +78,18 @@ def _order(
     from rlhf.models.base import load_base
     from rlhf.models.roles import RoleSource, build_shared_base
     from rlhf.reward.model import load_reward_info
-    from rlhf.reward.uncertainty import measure_doubt
+    from rlhf.reward.own_base import load_own_reward
+    from rlhf.reward.uncertainty import measure_doubt, measure_doubt_of_own
 
     log.info("%d prompts, by reward model %s of round %d", len(sets), reward.identity[:12], reward.manifest.round)
-    base = load_base(run.read("base", "prioritise").path, config.base, config.precision)
-    info = load_reward_info(reward.path, base)
-    shared = build_shared_base(base, {"reward": RoleSource(folder=reward.path, head=True)})
-    doubt = measure_doubt(shared, base.text, info, sets, BATCH)
+    info = load_reward_info(reward.path)
+    if info.has_own_base:
+        doubt = measure_doubt_of_own(load_own_reward(reward.path, config.precision), info, sets, BATCH)
+    else:
+        base = load_base(run.read("base", "prioritise").path, config.base, config.precision)
+        info = load_reward_info(reward.path, base)
+        shared = build_shared_base(base, {"reward": RoleSource(folder=reward.path, head=True)})
+        doubt = measure_doubt(shared, base.text, info, sets, BATCH)
     return [
         {
             "prompt_id": sets[number].prompt_id,

@@ -6,6 +6,7 @@ from rlhf.artifacts import RunFolder
 from rlhf.config.recipe import Config
 from rlhf.errors import ArtifactError
 from rlhf.models.base import load_base_text
+from rlhf.models.classifiers import ClassifierText, load_classifier_text, locate_model
 from rlhf.records import (
     CandidateSet,
     Demonstration,
@@ -42,10 +43,13 @@ def show_stage(config: Config, stage: StageName, count: int) -> Iterator[str]:
         for row in read_jsonl(run.read("rankings", "show").file("rankings.jsonl"), Ranking)[:count]:
             yield f"--- {row.prompt_id} by {row.annotator} ({row.kind}): ranks {list(row.ranks)}"
     elif stage in ("pairs", "reward"):
+        own = _own_text(config) if stage == "reward" else None
         for pair in read_jsonl(run.read("pairs", "show").file("pairs.jsonl"), PreferencePair)[:count]:
             yield f"--- {pair.prompt_id}: probability {pair.probability:.2f}, weight {pair.weight:.2f}, margin {pair.margin:.2f}"
-            yield _example(text, "chosen", pair.prompt, pair.chosen)
-            yield _example(text, "rejected", pair.prompt, pair.rejected)
+            for name, response in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+                yield (
+                    _exchange(own, name, pair.prompt, response) if own else _example(text, name, pair.prompt, response)
+                )
     else:
         raise ArtifactError(f"stage {stage} has no examples to show; try sft, candidates, pairs or ppo")
 
@@ -65,6 +69,21 @@ def _example(text: TextFormat, name: str, prompt: PromptText, response: str) -> 
         )
     ]
     return f"--- {name} (tokens marked . carry no loss)\n{' '.join(pieces)}\n{_ids(example.input_ids)}"
+
+
+def _own_text(config: Config) -> ClassifierText | None:
+    """Return the tokens of the reward model's own base, if it has one."""
+    own = config.reward.base
+    if own.model is None:
+        return None
+    source = locate_model(own.model, own.revision, "reward.base")
+    return load_classifier_text(source, "reward.base", config.reward.max_tokens)
+
+
+def _exchange(text: ClassifierText, name: str, prompt: PromptText, response: str) -> str:
+    ids = text.encode(prompt, response)
+    pieces = (repr(text.tokenizer.decode([token])) for token in ids)
+    return f"--- {name} (as the reward model reads it)\n{' '.join(pieces)}\n{_ids(ids)}"
 
 
 def _ids(tokens: list[int]) -> str:

@@ -10,6 +10,7 @@ from rlhf.config.fields import result_fields
 from rlhf.config.recipe import Config
 from rlhf.config.score import ScoreConfig
 from rlhf.errors import ArtifactError
+from rlhf.models.origin import outside_folder
 from rlhf.reward.functions import source_file
 
 StageName = Literal["base", "prompts", "sft", "candidates", "rankings", "pairs", "reward", "ppo", "evaluate", "export"]
@@ -88,6 +89,9 @@ def fields_of(stage: StageName, config: Config) -> dict[str, Any]:
         fields = {name: value for name, value in fields.items() if not name.startswith("base.embedded.")}
     if stage == "rankings" and config.rankings.source == "people":
         fields = {name: value for name, value in fields.items() if not name.startswith("rankings.scripted.")}
+    if stage == "reward":
+        unread = _unread_by_reward(config)
+        fields = {name: value for name, value in fields.items() if not name.startswith(unread)}
     if stage in _SEEDED or (stage == "base" and config.base.model == "embedded"):
         fields["seed"] = config.seed
     if stage in _COMPUTED:
@@ -97,6 +101,14 @@ def fields_of(stage: StageName, config: Config) -> dict[str, Any]:
     if _scores(stage, config):
         fields |= _score_fields(config.score)
     return fields
+
+
+def _unread_by_reward(config: Config) -> tuple[str, ...]:
+    """Return beginnings of names of settings that the reward model does not heed, with its own base or without."""
+    if config.reward.base.model is None:
+        return ("reward.base.", "reward.tuning")
+    lora = ("reward.lora.",) if config.reward.tuning == "full" else ()
+    return ("reward.init", "reward.pooling", "reward.heads", "reward.uncertainty_penalty", *lora)
 
 
 def _scores(stage: StageName, config: Config) -> bool:
@@ -130,7 +142,7 @@ def external_files(stage: StageName, config: Config) -> tuple[Path, ...]:
     """Return the outside files and folders that a stage reads.
 
     Raises:
-        ConfigError: The file of a score function is not there.
+        ConfigError: The file of a score function, or a model's folder, is not there; or a hub model is not pinned.
     """
     paths: list[Path] = []
     imported = import_path(stage, config)
@@ -143,9 +155,15 @@ def external_files(stage: StageName, config: Config) -> tuple[Path, ...]:
         paths += [Path(source) for source in sources if source != "embedded" and not source.startswith("hub:")]
     if stage in _USES_GOLD and config.gold.lexicon is not None:
         paths.append(config.gold.lexicon)
+    if stage == "reward" and (own := config.reward.base).model is not None:
+        folder = outside_folder(own.model, own.revision, "reward.base")
+        paths += [folder] if folder else []
     if _scores(stage, config):
-        folders = (Path(source.model).expanduser() for source in config.score.classifiers.values())
-        paths += [folder for folder in folders if folder.is_dir()]
+        folders = (
+            outside_folder(source.model, source.revision, f"score.classifiers.{name}")
+            for name, source in config.score.classifiers.items()
+        )
+        paths += [folder for folder in folders if folder]
         paths += [source_file(source.function) for source in config.score.functions.values()]
     return tuple(paths)
 

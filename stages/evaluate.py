@@ -21,7 +21,7 @@ from rlhf.hashing import derive_seed
 from rlhf.models.base import LoadedBase, load_base
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import Prompt, read_jsonl
-from rlhf.reward.model import load_reward_info
+from rlhf.reward.model import RewardInfo, load_reward_info
 from rlhf.reward.sources import ScoreSum, build_score
 from rlhf.runtime import answering_runtime
 from rlhf.world.grammar import is_well_formed
@@ -36,14 +36,15 @@ def run(config: Config) -> Path:
         trained = {name: work.parents[name] for name in ("sft", "reward", "ppo") if name in work.parents}
         check_splits("evaluate", ("test",), trained)
         base = load_base(work.parents["base"].path, config.base, config.precision)
-        shared = build_shared_base(base, _roles(work))
+        info = load_reward_info(work.parents["reward"].path, base) if "reward" in work.parents else None
+        shared = build_shared_base(base, _roles(work, info))
         runtime.hold(shared)
         prompts = [row for row in read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt) if row.split == "test"]
         evaluation = evaluate_policies(
             shared,
             base.text,
             prompts,
-            _judges(config, _score(config, shared, base, work, prompts)),
+            _judges(config, _score(config, shared, base, work, prompts, info)),
             config.evaluate,
             seed=derive_seed(config.seed, "evaluate"),
             runtime=runtime,
@@ -67,20 +68,22 @@ def run(config: Config) -> Path:
     return final
 
 
-def _roles(work: Work) -> dict[str, RoleSource]:
+def _roles(work: Work, info: RewardInfo | None) -> dict[str, RoleSource]:
     roles = {
         "reference": RoleSource(folder=work.parents["sft"].path),
         "policy": RoleSource(folder=work.parents["ppo"].path),
     }
-    if "reward" in work.parents:
+    if info is not None and not info.has_own_base:
         roles["reward"] = RoleSource(folder=work.parents["reward"].path, head=True)
     return roles
 
 
-def _score(config: Config, shared: SharedBase, base: LoadedBase, work: Work, prompts: list[Prompt]) -> ScoreSum:
+def _score(
+    config: Config, shared: SharedBase, base: LoadedBase, work: Work, prompts: list[Prompt], info: RewardInfo | None
+) -> ScoreSum:
     """Load the score that PPO was rewarded with, at the same scale."""
-    info = load_reward_info(work.parents["reward"].path, base) if "reward" in work.parents else None
-    score = build_score(config.score, shared, base.text, info, prompts, config.evaluate.batch_size, config.precision)
+    folder, size = work.parents["reward"].path if info else None, config.evaluate.batch_size
+    score = build_score(config.score, shared, base.text, info, prompts, size, config.precision, folder)
     if work.parents["ppo"].manifest.imported is None:
         return score.as_recorded(work.parents["ppo"].path)
     score.require_scales()

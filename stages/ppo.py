@@ -48,8 +48,8 @@ def _train(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> No
     trained = {name: work.parents[name] for name in ("sft", "reward") if name in work.parents}
     check_splits("ppo", ("ppo", "validation"), trained)
     prompts = read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt)
-    shared = build_shared_base(base, _roles(config, work), seed=derive_seed(config.seed, "ppo"))
     info = load_reward_info(work.parents["reward"].path, base) if "reward" in work.parents else None
+    shared = build_shared_base(base, _roles(config, work, info), seed=derive_seed(config.seed, "ppo"))
     score = _score(config, base, shared, info, prompts, work, runtime)
     outcome = train_ppo(
         shared,
@@ -95,7 +95,8 @@ def _score(
     """Load the sources of the score, and settle their scales: once, for all processes, also after an interruption."""
     asked = [row for row in prompts if row.split in ("ppo", "validation")]
     size, precision = config.ppo.micro_batch_size, config.precision
-    score = build_score(config.score, shared, base.text, info, asked, size, precision)
+    folder = work.parents["reward"].path if info else None
+    score = build_score(config.score, shared, base.text, info, asked, size, precision, folder)
     if not runtime.any((work.folder / SCORE_FILE).is_file()):
         if score.unmeasured:
             score = score.measured_on(*_reference_samples(config, base, shared, asked, score.unmeasured[0], runtime))
@@ -119,10 +120,11 @@ def _reference_samples(
     return drawn.prompt_ids, drawn.response_ids
 
 
-def _roles(config: Config, work: Work) -> dict[str, RoleSource]:
+def _roles(config: Config, work: Work, info: RewardInfo | None) -> dict[str, RoleSource]:
     """Say where each role's weights come from.
 
-    The critic starts as the reward model, or, where the score has none, as the policy with a fresh head.
+    The critic starts as the reward model, or, where that has a base of its own or the score has none, as the policy with a
+    fresh head.
     """
     sft = work.parents["sft"].path
     previous = work.parents["previous-policy"].path if "previous-policy" in work.parents else sft
@@ -130,7 +132,7 @@ def _roles(config: Config, work: Work) -> dict[str, RoleSource]:
         "reference": RoleSource(folder=previous if config.ppo.reference == "previous" else sft),
         "policy": RoleSource(folder=previous if config.ppo.start == "previous" else sft, trainable=True),
     }
-    if "reward" in work.parents:
+    if info is not None and not info.has_own_base:
         roles["reward"] = RoleSource(folder=work.parents["reward"].path, head=True)
     if config.ppo.advantage == "gae" and config.ppo.critic == "adapter":
         start = "reward" if "reward" in roles else "policy"

@@ -58,13 +58,37 @@ class SftConfig:
 
 
 @section
+class RewardBaseConfig:
+    """A base of the reward model's own."""
+
+    model: str | None = result(None)
+    """A local folder or a model id on the hub, decoder or encoder, with its own tokenizer; safetensors only. None trains an
+    adapter on the shared base."""
+    revision: str | None = result(None)
+    """Commit of a hub model, all 40 digits: a branch or a tag can move."""
+    gradient_checkpointing: bool = speed(False)
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @model_validator(mode="after")
+    def _a_revision_is_of_a_model(self) -> Self:
+        if self.revision is not None and self.model is None:
+            raise ValueError(f"revision is {self.revision} and model is not given; name the model too")
+        return self
+
+
+@section
 class RewardConfig:
-    """Reward model: an adapter and one or several scalar heads on the shared base."""
+    """Reward model: an adapter and one or several scalar heads on the shared base, or a model with a base of its own."""
 
     import_path: Path | None = result(None)
     """Take the reward model from this folder (PEFT adapter, head.safetensors, reward.json) instead of training it."""
+    base: RewardBaseConfig = result(lambda: RewardBaseConfig())
+    """Train another model than the shared base; it is frozen afterwards and scores texts."""
+    tuning: Literal["lora", "full"] = result("lora")
+    """How a base of its own learns: by an adapter that is merged in the end, or every weight (then lower `learning_rate`, to
+    1e-5 say)."""
     init: Literal["sft", "fresh"] = result("sft")
-    """Start from a copy of the SFT adapter, or from a new one."""
+    """Start from a copy of the SFT adapter, or from a new one; on a base of its own an adapter is always new."""
     lora: LoraSection = result(lambda: LoraSection())
     """The adapter's shape when it is fresh; a copy keeps the SFT adapter's."""
     heads: int = result(1, ge=1, le=64)
@@ -75,7 +99,7 @@ class RewardConfig:
     pooling: Literal["last", "mean"] = result("last")
     """Read the score at the last response token, or average it over the response."""
     learning_rate: float = result(2e-4, gt=0)
-    """Peak learning rate of the adapter."""
+    """Peak learning rate of the adapter, or of all of the trunk with tuning `full`."""
     head_learning_rate: float = result(1e-3, gt=0)
     """Peak learning rate of the scalar head."""
     epochs: int = result(2, ge=1)
@@ -88,9 +112,10 @@ class RewardConfig:
     """Tokens per forward pass and process, padding included; prompts of neighbouring lengths share one, each with all its
     candidates."""
     share_prompt: bool = speed(True)
-    """Read a prompt once for all its candidates, which do not see each other; where the base's attention allows it."""
+    """Read a prompt once for all its candidates, which do not see each other; where the base's attention allows it, and never
+    on a base of its own."""
     max_tokens: int = result(512, ge=8)
-    """Longer examples are refused, prompt and response together."""
+    """Longer examples are refused, prompt and response together; a base of its own reads their last tokens, here and later."""
     likelihood: Literal["bradley_terry", "davidson", "plackett_luce"] = result("bradley_terry")
     """Of all pairs of a prompt (Bradley and Terry), of pairs that may tie (Davidson), or of the whole order (Plackett and
     Luce)."""
@@ -121,6 +146,31 @@ class RewardConfig:
     def _batches_divide(self) -> Self:
         if self.micro_batch_tokens is None:
             require_multiple(self.batch_prompts, self.micro_batch_prompts, "batch_prompts", "micro_batch_prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _only_an_own_base_learns_as_a_whole(self) -> Self:
+        if self.tuning == "full" and self.base.model is None:
+            raise ValueError(
+                "tuning is full and base.model is not given: all roles share the frozen base, and only a base of its own "
+                "can learn as a whole; name one as reward.base.model, or leave tuning out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_own_base_reads_its_own_score(self) -> Self:
+        if self.base.model is None:
+            return self
+        if self.import_path is not None:
+            raise ValueError(
+                f"import_path is {self.import_path} and base.model is {self.base.model}: an imported reward model is not "
+                "trained; leave out one of them"
+            )
+        if self.pooling != "last" or self.heads != 1:
+            raise ValueError(
+                f"pooling is {self.pooling} and heads is {self.heads}, which are for the shared base: {self.base.model} reads "
+                "one score where its architecture does; leave both out"
+            )
         return self
 
     @model_validator(mode="after")

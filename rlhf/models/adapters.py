@@ -9,7 +9,7 @@ import copy
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +46,39 @@ def attach_lora(
     Raises:
         ConfigError: A target is no linear layer of the model.
     """
-    base = base_of(model)
-    config = LoraConfig(
+    targets = _check_targets(base_of(model), lora.targets)
+    config = _lora_config(lora, targets, lora.dropout if dropout is None else dropout, "CAUSAL_LM")
+    return _add(model, config, name, trainable=trainable)
+
+
+def attach_trunk_lora(model: Any, lora: LoraSection, name: str, linear: Sequence[str]) -> PeftModel:
+    """Add a fresh trainable adapter without dropout to some layers of a model that is no causal language model.
+
+    Args:
+        model: Any model of the library's.
+        lora: Rank, alpha and targets.
+        name: Name of the adapter.
+        linear: Full names of the linear layers that may get one.
+
+    Raises:
+        ConfigError: A target is none of them.
+    """
+    known = sorted({layer.split(".")[-1] for layer in linear})
+    wanted = known if "all-linear" in lora.targets else list(lora.targets)
+    _require_known(wanted, known)
+    targets = [layer for layer in linear if layer.split(".")[-1] in wanted]
+    return _add(model, _lora_config(lora, targets, 0.0, None), name, trainable=True)
+
+
+def _lora_config(lora: LoraSection, targets: str | list[str], dropout: float, task: str | None) -> LoraConfig:
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # pyright: ignore[reportArgumentType]
-        target_modules=_check_targets(base, lora.targets),
-        lora_dropout=lora.dropout if dropout is None else dropout,
+        target_modules=targets,
+        lora_dropout=dropout,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type=task,
     )
-    return _add(model, config, name, trainable=trainable)
 
 
 def copy_adapter(model: PeftModel, source: str, target: str, *, trainable: bool) -> None:
@@ -245,11 +268,14 @@ def linear_names(model: Any) -> list[str]:
 def _check_targets(model: Any, targets: tuple[str, ...]) -> str | list[str]:
     if "all-linear" in targets:
         return "all-linear"
-    known = linear_names(model)
+    _require_known(targets, linear_names(model))
+    return list(targets)
+
+
+def _require_known(targets: Sequence[str], known: Sequence[str]) -> None:
     unknown = [target for target in targets if target not in known]
     if unknown or not targets:
         raise ConfigError(f"lora.targets names {unknown or 'nothing'}; linear layers of this base: {', '.join(known)}")
-    return list(targets)
 
 
 def _add(model: Any, config: PeftConfig, name: str, *, trainable: bool) -> PeftModel:

@@ -185,13 +185,13 @@ def hash_weight_files(source: Path, owner: str = "base") -> str:
     return hash_value({path.name: hash_file(path) for path in files})
 
 
-def hash_weights(model: nn.Module) -> str:
-    """Hash names, shapes and bytes of all frozen base weights in memory; adapters and heads are left out.
+def hash_weights(model: nn.Module, *, skip: frozenset[str] = frozenset()) -> str:
+    """Hash names, shapes and bytes of all frozen base weights in memory; adapters, heads and `skip` are left out.
 
     The hash before and after training must be the same.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(_base_tensors(model), key=lambda item: item[0]):
+    for name, tensor in sorted(_base_tensors(model, skip), key=lambda item: item[0]):
         with gathered([tensor]):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
@@ -221,9 +221,9 @@ def gathered(parameters: list[Any], *, write: bool = False) -> Iterator[None]:
         yield
 
 
-def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _base_tensors(model: nn.Module, skip: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.named_parameters():
-        if not is_adapter_weight(name) and not name.startswith("heads."):
+        if not is_adapter_weight(name) and not name.startswith("heads.") and name not in skip:
             yield name.split("base_model.model.")[-1].replace(".base_layer.", "."), tensor
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rlhf.errors import DataError, report_all
-from rlhf.records import PreferencePair, PromptText
+from rlhf.models.classifiers import ClassifierText
+from rlhf.records import Message, PreferencePair, PromptText
 from rlhf.reward.losses import PairBatch
 from rlhf.reward.model import Item, stack_rows, stack_shared
 from rlhf.text import TextFormat
@@ -20,11 +21,17 @@ from rlhf.text import TextFormat
 
 @dataclass(frozen=True)
 class RankedPrompt:
-    """A prompt, its candidates as token ids, and its pairs, which name candidates by position."""
+    """A prompt, its candidates as token ids, and its pairs, which name candidates by position.
+
+    A model with a tokenizer of its own reads whole exchanges: `prompt_ids` is empty then, `response_ids` are the exchanges.
+    """
 
     prompt_id: str
+    prompt: PromptText
     prompt_ids: list[int]
     response_ids: list[list[int]]
+    lengths: list[int]
+    """Tokens of each response alone."""
     chosen: list[int]
     rejected: list[int]
     weight: list[float]
@@ -73,8 +80,12 @@ class Batch:
     pairs: PairBatch
 
 
-def encode_pairs(text: TextFormat, pairs: Sequence[PreferencePair], max_tokens: int, kind: str) -> list[RankedPrompt]:
+def encode_pairs(
+    text: TextFormat | ClassifierText, pairs: Sequence[PreferencePair], max_tokens: int, kind: str
+) -> list[RankedPrompt]:
     """Group pairs by prompt and round, in order of first appearance; distinct texts are the candidates.
+
+    `max_tokens` is for a `TextFormat`, which refuses longer examples; a `ClassifierText` cuts them by its own limit.
 
     Raises:
         DataError: There are no pairs, one id stands for two prompts, or a candidate has too many tokens.
@@ -102,10 +113,10 @@ def check_disjoint(train: Sequence[RankedPrompt], held_out: Sequence[RankedPromp
         DataError: Names the first such prompt.
     """
     ids = {prompt.prompt_id for prompt in train}
-    tokens = {tuple(prompt.prompt_ids): prompt.prompt_id for prompt in train}
+    asked = {_turns(prompt.prompt): prompt.prompt_id for prompt in train}
     for prompt in held_out:
-        if prompt.prompt_id in ids or tuple(prompt.prompt_ids) in tokens:
-            twin = prompt.prompt_id if prompt.prompt_id in ids else tokens[tuple(prompt.prompt_ids)]
+        if prompt.prompt_id in ids or _turns(prompt.prompt) in asked:
+            twin = prompt.prompt_id if prompt.prompt_id in ids else asked[_turns(prompt.prompt)]
             raise DataError(
                 f"held-out prompt {prompt.prompt_id} is also trained on (as {twin}); the held-out accuracy would be "
                 "too high: keep all pairs of a prompt on one side"
@@ -213,18 +224,25 @@ def _emphasis(prompts: Sequence[RankedPrompt], device: torch.device) -> Tensor |
     return torch.tensor([prompt.emphasis for prompt in prompts], dtype=torch.float32, device=device).T
 
 
-def _encode_prompt(text: TextFormat, prompt_id: str, pairs: list[PreferencePair], max_tokens: int) -> RankedPrompt:
+def _turns(prompt: PromptText) -> tuple[Message, ...]:
+    return (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+
+
+def _encode_prompt(
+    text: TextFormat | ClassifierText, prompt_id: str, pairs: list[PreferencePair], max_tokens: int
+) -> RankedPrompt:
     prompt: PromptText = pairs[0].prompt
     if any(pair.prompt != prompt for pair in pairs):
         raise DataError("its id stands for different prompts; give each prompt an id of its own")
     texts = list(dict.fromkeys(side for pair in pairs for side in (pair.chosen, pair.rejected)))
     position = {response: index for index, response in enumerate(texts)}
-    examples = [text.encode_example(prompt, response, max_length=max_tokens) for response in texts]
-    prompt_length = examples[0].response_mask.index(True)
+    prompt_ids, response_ids, lengths = _encode_candidates(text, prompt, texts, max_tokens)
     return RankedPrompt(
         prompt_id=prompt_id,
-        prompt_ids=examples[0].input_ids[:prompt_length],
-        response_ids=[example.input_ids[prompt_length:] for example in examples],
+        prompt=prompt,
+        prompt_ids=prompt_ids,
+        response_ids=response_ids,
+        lengths=lengths,
         chosen=[position[pair.chosen] for pair in pairs],
         rejected=[position[pair.rejected] for pair in pairs],
         weight=[pair.weight for pair in pairs],
@@ -232,3 +250,15 @@ def _encode_prompt(text: TextFormat, prompt_id: str, pairs: list[PreferencePair]
         margin=[pair.margin for pair in pairs],
         ties=[pair.ties for pair in pairs],
     )
+
+
+def _encode_candidates(
+    text: TextFormat | ClassifierText, prompt: PromptText, responses: list[str], max_tokens: int
+) -> tuple[list[int], list[list[int]], list[int]]:
+    """Return `prompt_ids`, `response_ids` and `lengths` of a `RankedPrompt`."""
+    if isinstance(text, ClassifierText):
+        return [], [text.encode(prompt, response) for response in responses], [text.count(each) for each in responses]
+    examples = [text.encode_example(prompt, response, max_length=max_tokens) for response in responses]
+    prompt_length = examples[0].response_mask.index(True)
+    response_ids = [example.input_ids[prompt_length:] for example in examples]
+    return examples[0].input_ids[:prompt_length], response_ids, [len(ids) for ids in response_ids]

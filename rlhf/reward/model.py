@@ -13,7 +13,8 @@ SFT responses, all share the deviation of the mean, and the score can be pessimi
 
     z_k = (raw_k - m_k) / score_std          score = sign * mean_k(z_k) - uncertainty_penalty * variance_k(z_k)
 
-On disk a reward model is a folder: a PEFT adapter, `head.safetensors`, and `reward.json` with a `RewardInfo`.
+On disk a reward model is a folder: a PEFT adapter, `head.safetensors`, and `reward.json` with a `RewardInfo`. One that has
+a base of its own (`rlhf.reward.own_base`) is a sequence classifier beside a `reward.json` with pooling `own`.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from rlhf.config.training import RewardConfig
 from rlhf.errors import ArtifactError, DataError
 from rlhf.models.adapters import read_safetensors
-from rlhf.models.base import LoadedBase
+from rlhf.models.base import LoadedBase, hash_weights
 from rlhf.models.roles import HEAD_WEIGHTS, RoleSource, SharedBase, build_shared_base, count_heads
 from rlhf.records import PromptText
 from rlhf.reward.calibration import normalisation
@@ -45,7 +46,8 @@ log = logging.getLogger(__name__)
 ROLE = "reward"
 INFO_FILE = "reward.json"
 CHECKPOINTS = ".checkpoints"
-Pooling = Literal["last", "mean"]
+Pooling = Literal["last", "mean", "own"]
+"""Where a score is read; `own` is wherever a sequence classifier reads it."""
 Item = tuple[Sequence[int], Sequence[int]]
 
 
@@ -67,6 +69,11 @@ class RewardInfo:
     base_weights_hash: str = ""
     prompt_format_hash: str = ""
     calibration: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_own_base(self) -> bool:
+        """Whether the model is a sequence classifier with a tokenizer of its own, and no role on the shared base."""
+        return self.pooling == "own"
 
     @property
     def sign(self) -> float:
@@ -115,6 +122,26 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, "heads responses"]:
         """Return raw scores."""
         return head_scores(self.shared, input_ids, response_mask, self.pooling, row_of=row_of)
+
+    @property
+    def can_branch(self) -> bool:
+        """Whether several responses may share the prompt of one row."""
+        return self.shared.can_branch
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        return self.shared.gradient_checkpointing
+
+    def trainable(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Return (name, parameter) of what learns, by its group of learning rates."""
+        own = self.shared.trainable(ROLE)
+        adapter = [(name, parameter) for name, parameter in own if ".head." not in name]
+        return {"adapter": adapter, "head": [(name, parameter) for name, parameter in own if ".head." in name]}
+
+    def hash_frozen(self) -> str:
+        """Hash what training must not move."""
+        return hash_weights(self.shared.peft_model)
 
 
 def head_scores(
@@ -243,6 +270,11 @@ def set_normalisation(
     *,
     min_std: float = 0.0,
 ) -> RewardInfo:
+    """Return `info` with the scale of SFT samples' raw scores; see `with_scale`."""
+    return with_scale(info, score_heads(shared, text, info.pooling, samples, batch_size), min_std=min_std)
+
+
+def with_scale(info: RewardInfo, raw: Sequence[Sequence[float]], *, min_std: float = 0.0) -> RewardInfo:
     """Return `info` with the mean (also of each of several heads) and standard deviation of SFT samples' raw scores.
 
     Calibrated scores are raw ones divided by the held-out temperature: log-odds of preference that hold on other
@@ -251,7 +283,6 @@ def set_normalisation(
     Raises:
         TrainingError: The raw scores are not finite, or all the same.
     """
-    raw = score_heads(shared, text, info.pooling, samples, batch_size)
     mean, std = normalisation([math.fsum(row) / info.heads for row in raw])
     head_means = tuple(math.fsum(values) / len(raw) for values in zip(*raw, strict=True)) if info.heads > 1 else ()
     least = min_std * info.temperature
@@ -304,14 +335,16 @@ def load_reward_info(folder: Path, base: LoadedBase | None = None) -> RewardInfo
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: damaged ({error})") from error
-    if not (folder / HEAD_WEIGHTS).is_file():
+    if not info.has_own_base and not (folder / HEAD_WEIGHTS).is_file():
         raise ArtifactError(f"{folder / HEAD_WEIGHTS}: no such file; without its head the adapter gives no scores")
-    if info.pooling not in ("last", "mean") or info.control not in ("none", "shuffled", "flipped"):
+    if info.pooling not in get_args(Pooling) or info.control not in ("none", "shuffled", "flipped"):
         raise ArtifactError(f"{path}: pooling is {info.pooling!r} and control is {info.control!r}; one is unknown")
     if not (math.isfinite(info.score_mean) and 0 < info.score_std < math.inf):
         raise ArtifactError(
             f"{path}: score_mean is {info.score_mean} and score_std is {info.score_std}; no usable scale"
         )
+    if info.has_own_base:
+        return info
     _check_heads(path, info)
     if base is not None:
         _check_family(path, "base", info.base_weights_hash, base.weights_hash)
@@ -322,6 +355,11 @@ def load_reward_info(folder: Path, base: LoadedBase | None = None) -> RewardInfo
 def publish_reward(shared: SharedBase, info: RewardInfo, folder: Path, runtime: Runtime) -> None:
     """Write the reward model's folder and remove the checkpoints of its training; all processes call this."""
     shared.save_role(ROLE, folder, write=runtime.is_main)
+    finish_reward(info, folder, runtime)
+
+
+def finish_reward(info: RewardInfo, folder: Path, runtime: Runtime) -> None:
+    """Write `reward.json` beside the weights and remove the checkpoints of the training; all processes call this."""
     if runtime.is_main:
         content = json.dumps(info.to_json(), indent=2, allow_nan=False)
         (folder / INFO_FILE).write_text(content + "\n", encoding="utf-8")

@@ -35,7 +35,7 @@ def scale_samples(
         batch_size: Most responses decoded together.
         in_step: See `rlhf.sampling.sample`.
     """
-    own = [row for row in prompts if row.split == "ppo"][:count]
+    own = scale_prompts(prompts, count)
     return sample(
         shared,
         role,
@@ -47,3 +47,8 @@ def scale_samples(
         keys=range(len(own)),
         in_step=in_step,
     )
+
+
+def scale_prompts(prompts: Iterable[Prompt], count: int) -> list[Prompt]:
+    """Return the prompts that `scale_samples` responds to."""
+    return [row for row in prompts if row.split == "ppo"][:count]

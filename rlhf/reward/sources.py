@@ -28,6 +28,7 @@ from rlhf.reward.calibration import normalisation
 from rlhf.reward.external import load_classifier
 from rlhf.reward.functions import call_function, load_function, source_file
 from rlhf.reward.model import RewardInfo, score_ids
+from rlhf.reward.own_base import load_own_reward
 from rlhf.text import TextFormat
 
 SCORE_FILE = "score.json"
@@ -237,24 +238,29 @@ def build_score(
     prompts: Iterable[Prompt],
     batch_size: int,
     precision: Literal["fp32", "bf16"],
+    reward_folder: Path | None = None,
 ) -> ScoreSum:
     """Load every source that the recipe names.
 
     Args:
         config: The `score` section.
-        shared: The base; it carries the role `reward` where that has a weight.
+        shared: The base; it carries the role `reward` where that has a weight and no base of its own.
         text: Prompt format and end tokens.
-        info: Of the reward role; None where it has no weight.
+        info: Of the reward model; None where it has no weight.
         prompts: All prompts whose responses will be scored.
         batch_size: Responses per forward pass.
         precision: Number format of classifiers.
+        reward_folder: The reward model's folder, read where it has a base of its own.
 
     Raises:
         ArtifactError: A classifier's weights are not usable.
         ConfigError: A classifier or a function cannot be found.
     """
     sources: list[Source] = []
-    if info is not None:
+    if info is not None and info.has_own_base:
+        assert reward_folder is not None, "a reward model with a base of its own is loaded from its folder"
+        sources.append(_own_reward_source(config.reward, reward_folder, info, batch_size, precision))
+    elif info is not None:
         sources.append(_reward_source(config.reward, shared, text, info, batch_size))
     sources += [_classifier_source(name, config, batch_size, precision) for name in config.classifiers]
     sources += [_function_source(name, config) for name in config.functions]
@@ -269,6 +275,17 @@ def _reward_source(weight: float, shared: SharedBase, text: TextFormat, info: Re
         return score_ids(shared, text, info, items, batch_size)
 
     return Source("reward", weight, raw)
+
+
+def _own_reward_source(
+    weight: float, folder: Path, info: RewardInfo, batch_size: int, precision: Literal["fp32", "bf16"]
+) -> Source:
+    classifier = load_own_reward(folder, precision)
+
+    def raw(responses: Responses) -> list[float]:
+        return [info.normalise([one]) for one in classifier.score(responses.prompts, responses.texts, batch_size)]
+
+    return Source("reward", weight, raw, reads_text=True)
 
 
 def _classifier_source(name: str, config: ScoreConfig, batch_size: int, precision: Literal["fp32", "bf16"]) -> Source:

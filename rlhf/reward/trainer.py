@@ -1,4 +1,7 @@
-"""Train a reward model on preference pairs: only the reward adapter and its head move.
+"""Train a reward model on preference pairs.
+
+Of a role on the shared base only the adapter and its head move; a sequence classifier with a base of its own learns by the same
+loop, by an adapter or as a whole.
 
 Every candidate of a prompt is forwarded once and all its pairs share one optimiser step. Where the base's attention allows
 it, the prompt too is forwarded once: its candidates stand behind it in one row. The loss is in `rlhf.reward.losses`. A step's
@@ -11,7 +14,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -25,7 +28,8 @@ from rlhf.checkpoints import Checkpoints, Progress, evaluation_steps, restore
 from rlhf.config.training import RewardConfig, require_multiple
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import fill, read_safetensors
-from rlhf.models.base import gathered, hash_weights
+from rlhf.models.base import gathered
+from rlhf.models.classifiers import ClassifierText
 from rlhf.models.roles import SharedBase
 from rlhf.records import PreferencePair
 from rlhf.reward.calibration import Calibration, JudgedPairs, calibrate
@@ -39,7 +43,8 @@ from rlhf.reward.examples import (
     shuffle_labels,
 )
 from rlhf.reward.losses import PairBatch, each_head, preference_loss
-from rlhf.reward.model import CHECKPOINTS, ROLE, RewardInfo, RewardModel
+from rlhf.reward.model import CHECKPOINTS, RewardInfo, RewardModel
+from rlhf.reward.own_base import OwnRewardModel
 from rlhf.runtime import Runtime, StoppedBySignal, TrainingEngine
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
@@ -95,6 +100,30 @@ def train_reward(
         TrainingError: A loss, gradient or score is not finite.
         StoppedBySignal: The process was told to stop; a checkpoint was written.
     """
+    model = RewardModel(shared, config.pooling)
+    info = RewardInfo(
+        pooling=config.pooling,
+        heads=config.heads,
+        uncertainty_penalty=config.uncertainty_penalty,
+        base_weights_hash=shared.base_hash,
+        prompt_format_hash=text.hash,
+    )
+    return train_model(model, info, text, pairs, held_out, config, seed, folder, tracker, runtime)
+
+
+def train_model(
+    model: RewardModel | OwnRewardModel,
+    info: RewardInfo,
+    text: TextFormat | ClassifierText,
+    pairs: Sequence[PreferencePair],
+    held_out: Sequence[PreferencePair],
+    config: RewardConfig,
+    seed: int,
+    folder: Path,
+    tracker: Tracker,
+    runtime: Runtime,
+) -> RewardOutcome:
+    """Train a reward model of either kind; as `train_reward`, with what is known of the model before it is trained."""
     train = encode_pairs(text, pairs, config.max_tokens, "training")
     truth = encode_pairs(text, held_out, config.max_tokens, "held-out")
     check_disjoint(train, truth)
@@ -103,21 +132,19 @@ def train_reward(
         # The choice of the best state must not see the truth either.
         train, judged = shuffle_labels(train, seed), shuffle_labels(truth, seed)
     train = emphasise(train, config.heads, seed)
-    shared.to(runtime.device)
-    before = hash_weights(shared.peft_model)
-    training = _Training(shared, text.pad_token_id, train, judged, config, seed, folder, tracker, runtime)
+    # Layers recompute their activations in training mode only; nothing drops out in either.
+    model.to(runtime.device).train(model.recomputes)
+    before = model.hash_frozen()
+    training = _Training(model, text.pad_token_id, train, judged, config, seed, folder, tracker, runtime)
     progress = training.run()
-    assert hash_weights(shared.peft_model) == before, "reward training moved the weights of the base"
+    assert model.hash_frozen() == before, "reward training moved the weights of the base"
     calibration = calibrate(training.judge(truth))
+    model.eval()
     return RewardOutcome(
-        info=RewardInfo(
-            pooling=config.pooling,
-            heads=config.heads,
-            uncertainty_penalty=config.uncertainty_penalty,
+        info=replace(
+            info,
             temperature=calibration.temperature,
             control=config.control,
-            base_weights_hash=shared.base_hash,
-            prompt_format_hash=text.hash,
             calibration=calibration.to_json(),
         ),
         calibration=calibration,
@@ -153,7 +180,7 @@ class _Training:
 
     def __init__(
         self,
-        shared: SharedBase,
+        model: RewardModel | OwnRewardModel,
         pad_token_id: int,
         train: Sequence[RankedPrompt],
         held_out: Sequence[RankedPrompt],
@@ -164,30 +191,25 @@ class _Training:
         runtime: Runtime,
     ) -> None:
         _check_division(config, runtime)
-        self._shared, self._train, self._held_out = shared, train, held_out
+        self._train, self._held_out = train, held_out
         self._pad, self._config, self._seed = pad_token_id, config, seed
-        self._share = config.share_prompt and shared.can_branch
+        self._share = config.share_prompt and model.can_branch
         if config.share_prompt and not self._share:
-            log.info(
-                "reward.share_prompt: this base's attention takes no mask of its own; prompts are read per candidate"
-            )
+            log.info("reward.share_prompt: this model takes no mask of its own; prompts are read per candidate")
         self._tracker, self._runtime = tracker, runtime
-        self._own = dict(shared.trainable(ROLE))
+        groups = model.trainable()
+        self._own = {name: parameter for group in groups.values() for name, parameter in group}
         self._checkpoints = Checkpoints(folder / CHECKPOINTS)
         self._found = self._checkpoints.latest()
         if self._found is not None:
             # Before the engine exists: ZeRO keeps its own copy of the weights it was given.
             fill(self._own, read_safetensors(self._found / _WEIGHTS)[0], str(self._found))
-        learning = {id(parameter) for parameter in shared.parameters() if parameter.requires_grad}
+        learning = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         assert learning == {id(parameter) for parameter in self._own.values()}, (
-            "something besides the reward role learns"
+            "something besides the reward model's own weights learns"
         )
-        adapter = [(name, parameter) for name, parameter in self._own.items() if ".head." not in name]
-        head = [(name, parameter) for name, parameter in self._own.items() if ".head." in name]
-        groups = [{"name": "adapter", "named": adapter}, {"name": "head", "named": head}]
-        self._engine = TrainingEngine(
-            runtime, RewardModel(shared, config.pooling), groups, config.max_grad_norm, ADAM_EPSILON
-        )
+        listed = [{"name": name, "named": group} for name, group in groups.items()]
+        self._engine = TrainingEngine(runtime, model, listed, config.max_grad_norm, ADAM_EPSILON)
         total = config.epochs * math.ceil(len(train) / config.batch_prompts)
         self._progress = Progress("reward", total, config.patience)
         self._best: dict[str, Tensor] = {}
@@ -222,7 +244,7 @@ class _Training:
         """Return the pairs of some prompts with the gaps that the present state gives them."""
         scores = self._score(prompts)
         pairs = pair_batch(prompts, torch.device("cpu"))
-        lengths = [len(response) for prompt in prompts for response in prompt.response_ids]
+        lengths = [length for prompt in prompts for length in prompt.lengths]
         sides = list(zip(pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True))
         return JudgedPairs.of(
             (scores[pairs.chosen] - scores[pairs.rejected]).tolist(),

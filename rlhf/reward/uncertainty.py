@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rlhf.models.roles import SharedBase
 from rlhf.records import CandidateSet
+from rlhf.reward.external import Classifier
 from rlhf.reward.model import ROLE, Item, RewardInfo, score_heads, stack_rows
 from rlhf.text import TextFormat
 
@@ -49,12 +50,26 @@ def measure_doubt(
         for response in item.responses
     ]
     scores = score_heads(shared, text, info.pooling, items, batch_size)
-    states = mean_states(shared, text, items, batch_size)
+    return _doubt(sets, scores, mean_states(shared, text, items, batch_size), info.temperature)
+
+
+def measure_doubt_of_own(
+    classifier: Classifier, info: RewardInfo, sets: Sequence[CandidateSet], batch_size: int
+) -> Doubt:
+    """As `measure_doubt`, by a reward model with a base of its own; its states are means over prompt and response."""
+    prompts = [item.prompt for item in sets for _ in item.responses]
+    responses = [response for item in sets for response in item.responses]
+    scores = [[score] for score in classifier.score(prompts, responses, batch_size)]
+    states = classifier.mean_states(prompts, responses, batch_size).double().numpy()
+    return _doubt(sets, scores, states, info.temperature)
+
+
+def _doubt(sets: Sequence[CandidateSet], scores: list[list[float]], states: Floats, temperature: float) -> Doubt:
     uncertainty, features = np.zeros(len(sets)), np.zeros((len(sets), states.shape[1]))
     start = 0
     for number, item in enumerate(sets):
         end = start + len(item.responses)
-        uncertainty[number] = uncertainty_of(np.array(scores[start:end]), info.temperature)
+        uncertainty[number] = uncertainty_of(np.array(scores[start:end]), temperature)
         features[number] = states[start:end].mean(axis=0)
         start = end
     return Doubt(uncertainty, features)

@@ -1,4 +1,7 @@
-"""A tiny reward training under a launcher: folder, ZeRO stage, name. It writes what it learned, and how it cut its steps."""
+"""A tiny reward training under a launcher: folder, ZeRO stage, name, and `lora` or `full` for a model with a base of its own.
+
+It writes what it learned, and how it cut its steps.
+"""
 
 import json
 import sys
@@ -7,11 +10,12 @@ from pathlib import Path
 import torch
 
 from rlhf.models.roles import RoleSource, build_shared_base
-from rlhf.reward.model import RewardModel, publish_reward
-from rlhf.reward.trainer import train_reward
-from rlhf.runtime import start_runtime
+from rlhf.reward.model import RewardModel, finish_reward, publish_reward
+from rlhf.reward.own_base import build_own_model, save_own_model
+from rlhf.reward.trainer import train_model, train_reward
+from rlhf.runtime import Runtime, start_runtime
 from rlhf.tracking import Tracker
-from tests.tiny import TINY_LORA, tiny_base
+from tests.tiny import TINY_LORA, tiny_base, tiny_classifier
 from tests.unit.reward.planted import planted_config, planted_pairs
 
 # Steps of 8, 8 and 1 prompts: in the last one, the second of two processes has none of its own.
@@ -46,5 +50,31 @@ def main(folder: Path, zero: int, name: str) -> None:
     (out / f"facts-{runtime.process_index}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
+def train_own(folder: Path, zero: int, name: str, tuning: str) -> None:
+    """Train a model with a base of its own on the same pairs, and save it."""
+    runtime: Runtime = start_runtime(zero=zero)  # pyright: ignore[reportArgumentType]
+    out = folder / name
+    if runtime.is_main:
+        out.mkdir()
+        if not (folder / "source").exists():
+            tiny_classifier(folder / "source")
+    runtime.wait()
+    own = {"base": {"model": str(folder / "source")}, "lora": TINY_LORA, "tuning": tuning}
+    config = planted_config(epochs=1, evaluations=1, micro_batch_tokens=BUDGET, **own)
+    model, text, info = build_own_model(config, "fp32", 3)
+    pairs = planted_pairs(SHORT, 1, words=4) + planted_pairs(LONG, 3, words=12)
+    tracker = Tracker(out, active=runtime.is_main, bars=False)
+    held_out = planted_pairs(HELD_OUT, 2)
+    outcome = train_model(model, info, text, pairs, held_out, config, 1, out, tracker, runtime)
+    save_own_model(model, text, out, runtime)
+    finish_reward(outcome.info, out, runtime)
+    facts = {"initial_loss": outcome.initial_loss, "held_out_loss": outcome.held_out_loss}
+    (out / f"facts-{runtime.process_index}.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    given = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    if len(sys.argv) > 4:
+        train_own(*given, sys.argv[4])
+    else:
+        main(*given)

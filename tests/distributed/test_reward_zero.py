@@ -1,4 +1,4 @@
-"""Reward training with a token budget on two processes, plain and under ZeRO-2 and ZeRO-3, learns what one process learns."""
+"""Reward training with a token budget on two processes, plain and under ZeRO, learns what one process learns."""
 
 import json
 import os
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.distributed.reward_program import train_own
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 FILES = ("adapter_model.safetensors", "head.safetensors")
@@ -42,13 +44,27 @@ def test_two_processes_learn_what_one_does_in_equally_many_passes(alone: Path, t
             torch.testing.assert_close(tensor, theirs[key], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("zero", [0, 2])
+def test_a_model_with_a_base_of_its_own_learns_as_a_whole_as_in_one_process(tmp_path: Path, zero: int) -> None:
+    train_own(tmp_path, 0, "alone", "full")
+    _run(tmp_path, 2, zero, "full")
+    one = json.loads((tmp_path / "alone/facts-0.json").read_text(encoding="utf-8"))
+    for process in (0, 1):
+        assert _facts(tmp_path, process) == pytest.approx(one, abs=1e-4)
+    before, alone, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("source", "alone", "trained"))
+    assert ours.keys() == alone.keys() == before.keys()
+    for key, tensor in ours.items():
+        torch.testing.assert_close(tensor, alone[key], atol=1e-4, rtol=1e-4)
+    assert all(not torch.equal(tensor, before[key]) for key, tensor in ours.items())
+
+
 def _facts(folder: Path, process: int) -> dict[str, Any]:
     return json.loads((folder / f"trained/facts-{process}.json").read_text(encoding="utf-8"))
 
 
-def _run(folder: Path, processes: int, zero: int) -> None:
+def _run(folder: Path, processes: int, zero: int, *more: str) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    program = ["tests.distributed.reward_program", str(folder), str(zero), "trained"]
+    program = ["tests.distributed.reward_program", str(folder), str(zero), "trained", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     command = [sys.executable, "-m", *(launcher if processes > 1 or zero else []), *program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)

@@ -8,6 +8,8 @@ import pytest
 from rlhf.artifacts import RunFolder
 from rlhf.config.load import parse_config
 from rlhf.config.recipe import Config
+from rlhf.errors import ConfigError
+from rlhf.pipeline import RunOptions, run_pipeline
 from rlhf.stage_graph import STAGES, fields_of, inputs_of, needed_stages, read_parents, stage_states
 
 
@@ -181,3 +183,31 @@ def test_interrupted_stage_is_told_as_partial(tmp_path: Path) -> None:
     (tmp_path / "round-1" / "base.partial").mkdir(parents=True)
     first = stage_states(config, run)[0]
     assert (first.state, first.reasons) == ("partial", ("begun and not finished",))
+
+
+def test_a_base_of_the_reward_models_own_belongs_to_the_stage_reward(tmp_path: Path) -> None:
+    plain = recipe(tmp_path)
+    assert not {name for name in fields_of("reward", plain) if name.startswith(("reward.base", "reward.tuning"))}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.safetensors").write_text("weights")
+    own = {"base": {"model": str(other)}}
+    config = recipe(tmp_path / "run", reward=own)
+    run = finish_all(config)
+    assert stale(config, run) == {}
+    assert stale(recipe(tmp_path / "run", reward={**own, "init": "fresh"}), run) == {}
+    found = stale(recipe(tmp_path / "run", reward={**own, "tuning": "full"}), run)
+    assert list(found) == ["reward", "ppo", "evaluate", "export"]
+    assert found["reward"][0].startswith("reward.lora.alpha")
+    assert 'reward.tuning "lora" -> "full"' in found["reward"]
+    base = {**own["base"], "gradient_checkpointing": True}
+    assert stale(recipe(tmp_path / "run", reward={"base": base}), run) == {}
+    (other / "model.safetensors").write_text("weights!")
+    assert stale(config, run)["reward"] == (f"file {other} changed",)
+
+
+def test_a_hub_model_without_a_commit_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    for section in ({"reward": {"base": {"model": "a/b"}}}, {"score": {"classifiers": {"tone": {"model": "a/b"}}}}):
+        with pytest.raises(ConfigError, match=r"revision is None; a/b is no local folder"):
+            run_pipeline(recipe(tmp_path, **section), RunOptions())
+    assert not list(tmp_path.glob("round-1/*"))

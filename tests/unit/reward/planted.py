@@ -4,6 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rlhf.config.training import RewardConfig
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import PreferencePair
@@ -46,6 +48,14 @@ def planted_config(**changes: Any) -> RewardConfig:
         "evaluations": 2,
     }
     return RewardConfig(**(settings | changes))
+
+
+def count_passes(model: nn.Module, layer: tuple[str, ...]) -> list[int]:
+    """Return a list that grows with each forward pass of the one module whose name ends so."""
+    passes: list[int] = []
+    (found,) = (module for name, module in model.named_modules() if name.endswith(layer))
+    found.register_forward_pre_hook(lambda *_: passes.append(1))
+    return passes
 
 
 def reward_base(tmp_path: Path, *, seed: int = 3, heads: int = 1) -> tuple[SharedBase, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 from transformers.integrations import deepspeed
 
 from rlhf.config.score import ClassifierConfig
@@ -14,7 +14,7 @@ from rlhf.errors import ArtifactError, ConfigError, DataError
 from rlhf.models.base import hash_weight_files
 from rlhf.records import Message, PromptText
 from rlhf.reward.external import load_classifier
-from tests.tiny import tiny_classifier, tiny_folder
+from tests.tiny import tiny_classifier, tiny_encoder, tiny_folder
 
 PROMPTS: list[PromptText] = ["the cat", "a dog ran", (Message("system", "be kind"), Message("user", "the house"))]
 RESPONSES = [" sat on the mat", "", " is far away from the house of the dog"]
@@ -27,7 +27,7 @@ def load(folder: Path, **options: Any) -> Any:
 def logits(folder: Path, text: str, *, special: bool = False) -> torch.Tensor:
     """Compute the logits of one text without any padding, by the library alone."""
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    tokenizer = load(folder, label="good" if len(model.config.id2label) > 1 else None)._tokenizer
+    tokenizer = load(folder, label="good" if len(model.config.id2label) > 1 else None).text.tokenizer
     model.config.pad_token_id = tokenizer.pad_token_id
     with torch.no_grad():
         return model(torch.tensor([tokenizer(text, add_special_tokens=special)["input_ids"]])).logits[0]
@@ -51,20 +51,7 @@ def test_a_score_is_the_logit_of_the_templated_text_whatever_the_batch(tmp_path:
 
 
 def test_an_encoder_does_not_look_at_padding(tmp_path: Path) -> None:
-    folder = tiny_classifier(tmp_path / "tone", template=False)
-    config = BertConfig(
-        vocab_size=len(AutoTokenizer.from_pretrained(folder)),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        id2label={0: "score"},
-        label2id={"score": 0},
-    )
-    torch.manual_seed(3)
-    BertForSequenceClassification(config).save_pretrained(folder)
+    folder = tiny_encoder(tmp_path / "tone", labels=1)
     classifier = load(folder)
     alone = [classifier.score([prompt], [said], 1)[0] for prompt, said in zip(PROMPTS, RESPONSES, strict=True)]
     assert classifier.score(PROMPTS, RESPONSES, 3) == pytest.approx(alone, abs=1e-5)
@@ -111,7 +98,7 @@ def test_a_long_text_loses_its_beginning_and_that_is_said_once(
 
 def test_a_template_that_refuses_is_told(tmp_path: Path) -> None:
     classifier = load(tiny_classifier(tmp_path / "tone"))
-    classifier._tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
+    classifier.text.tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
     with pytest.raises(DataError, match=r"tone: its chat template refuses .*no system turns"):
         classifier.score(["the cat"], [" sat"], 1)
 

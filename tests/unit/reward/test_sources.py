@@ -1,5 +1,6 @@
 """The weighted sum of sources: its arithmetic, its scales, and what is written of it."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rlhf.config.score import ScoreConfig
 from rlhf.errors import ArtifactError, ConfigError, TrainingError
 from rlhf.models.roles import SharedBase, build_shared_base
 from rlhf.records import Prompt
+from rlhf.reward.external import open_classifier
 from rlhf.reward.model import RewardInfo, score_ids
 from rlhf.reward.sources import SCORE_FILE, Scores, ScoreSum, build_score
 from rlhf.text import TextFormat
@@ -178,3 +180,17 @@ def test_a_damaged_record_is_told(tmp_path: Path, content: str) -> None:
 
 def test_scores_without_parts_are_a_total(tmp_path: Path) -> None:
     assert Scores(torch.zeros(2)).parts == {}
+
+
+def test_a_reward_model_with_a_base_of_its_own_takes_the_place_of_the_role(tmp_path: Path) -> None:
+    info = dataclasses.replace(INFO, pooling="own")
+    folder = tiny_classifier(tmp_path / "own")
+    shared, text, ids, answers = world(tmp_path)
+    score = build_score(ScoreConfig(), shared, text, info, PROMPTS, 2, "fp32", folder)
+    texts = [text.decode_response(row) for row in answers]
+    asked = [row.prompt for row in PROMPTS]
+    raw = open_classifier(folder, "own", "fp32").score(asked, texts, 1)
+    assert score(ids, answers).total.tolist() == pytest.approx([(one - 0.1) / 0.7 for one in raw], abs=1e-5)
+    # Its weights are those of the stage's artifact: a policy needs no record of them.
+    assert score.is_reward_alone
+    assert score.identity is None

@@ -13,7 +13,7 @@ from rlhf.reward.model import RewardModel, publish_reward
 from rlhf.reward.trainer import learning_rate_factor, prompts_of_step, train_reward
 from rlhf.runtime import Runtime, start_runtime
 from rlhf.tracking import Tracker, read_metrics
-from tests.unit.reward.planted import planted_config, planted_pairs, reward_base, train_planted
+from tests.unit.reward.planted import count_passes, planted_config, planted_pairs, reward_base, train_planted
 
 
 class DyingTracker(Tracker):
@@ -173,6 +173,22 @@ def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, last: int, c
     assert resumed == outcome
     assert published(tmp_path, "killed") == published(tmp_path, "straight")
     assert not (killed / ".checkpoints").exists()
+
+
+def test_activations_are_recomputed_where_asked(tmp_path: Path) -> None:
+    calls: list[int] = []
+    for asked in (False, True):
+        shared, text = reward_base(tmp_path)
+        if asked:
+            shared.enable_gradient_checkpointing()
+        passes = count_passes(shared, ("layers.0.mlp",))
+        own, held_out, folder = planted_pairs(8, 1), planted_pairs(8, 2), tmp_path / str(asked)
+        folder.mkdir()
+        config = planted_config(epochs=1)
+        train_reward(shared, text, own, held_out, config, 1, folder, Tracker.silent(), start_runtime())
+        calls.append(len(passes))
+        assert not shared.training
+    assert calls[1] == calls[0] + 1  # one step of one pass
 
 
 def test_an_unfinished_checkpoint_is_not_resumed(tmp_path: Path) -> None:
