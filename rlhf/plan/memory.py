@@ -119,7 +119,7 @@ def stage_memory(config: Config, shape: BaseShape, load: Load, layout: Layout) -
         how = Pass(lora, FLOAT_BYTES[config.precision], "fused", width)
         moments["read"] = {
             "temporaries": rows * width * passing_per_token(shape, how) + _summed_weights(config, shape, layout),
-            "logits": _block_of_logits(config, layout) if load.stage != "sft" else 0,
+            "logits": _block_of_logits(config, shape, rows * width, layout) if load.stage != "sft" else 0,
             "all-gather": _gathered(config, shape, load, layout),
         }
     return Memory(always, moments)
@@ -176,17 +176,17 @@ def _logits_in_training(config: Config, shape: BaseShape, training: Training, la
         return 0
     if training.output == "frozen":
         # The fp32 sum that becomes the gradient, and a block of the vocabulary.
-        return SUM_BYTES * shape.hidden * read + _block_of_logits(config, layout)
-    tile = min(read, TILE_TOKENS) * TILE_WORDS
+        return SUM_BYTES * shape.hidden * read + _block_of_logits(config, shape, read, layout)
+    tile = min(read, TILE_TOKENS) * TILE_WORDS  # whole, however small the vocabulary
     # Without Triton the tile's gradient goes through about nine fp32 tensors.
     copies = number if layout.on_gpu else number + 9 * SUM_BYTES
     return SUM_BYTES * shape.hidden * read + tile * copies
 
 
-def _block_of_logits(config: Config, layout: Layout) -> int:
+def _block_of_logits(config: Config, shape: BaseShape, tokens: int, layout: Layout) -> int:
     """Logits of a block of the vocabulary in the base's format and in fp32, and their probabilities in the former."""
     number = FLOAT_BYTES[config.precision]
-    block = BLOCK_LOGITS_CUDA if layout.on_gpu else BLOCK_LOGITS
+    block = min(BLOCK_LOGITS_CUDA if layout.on_gpu else BLOCK_LOGITS, tokens * shape.vocabulary)
     return block * (SUM_BYTES if number == SUM_BYTES else 2 * number + SUM_BYTES)
 
 

@@ -214,7 +214,7 @@ def _first(settings: Any, names: Sequence[str], default: Any) -> Any:
 def _model_config(config: BaseConfig) -> Any:
     if config.model == "embedded":
         return _embedded(config.embedded)
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, StrictDataclassError
     from transformers import AutoConfig
 
     folder = Path(config.model).expanduser()
@@ -225,7 +225,7 @@ def _model_config(config: BaseConfig) -> Any:
         return AutoConfig.from_pretrained(
             folder if local else config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, HFValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, HFValidationError, StrictDataclassError) as error:
         remedy = (
             "put a readable config.json there" if local else "name a folder with its config.json, or go online once"
         )
