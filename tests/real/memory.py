@@ -57,6 +57,7 @@ CASES = {
     "reward-0.4b": Case("0.4b", "reward"),
     "decode-0.4b": Case("0.4b", "candidates"),
     "tiny-ppo": Case("tiny", "ppo"),
+    "tiny-reward": Case("tiny", "reward"),
     "ppo-0.4b": Case("0.4b", "ppo", _RECOMPUTE),
 }
 

@@ -79,7 +79,7 @@ def test_four_bit_packs_the_linear_layers_of_blocks_alone() -> None:
     # Per block 64 + 32 + 32 + 64 + 3 * 128 = 576 packed; 1,704 - 2 * 576 = 552 weights stay in bf16.
     assert shape_of(HAND).weight_bytes("bf16", "4bit") == round(1152 * FOUR_BIT_BYTES + 2 * 552)
     # Half a byte, an 8-bit scale for 64 weights, an fp32 scale for 256 of those (Dettmers et al. 2023).
-    assert FOUR_BIT_BYTES * 8 == pytest.approx(4.127, abs=1e-3)
+    assert pytest.approx(4.127, abs=1e-3) == FOUR_BIT_BYTES * 8
 
 
 def test_experts_count_in_full_and_work_in_part() -> None:
