@@ -199,9 +199,14 @@ def _reward(base: Any, config: Config, out: Path) -> None:
 
     def pairs(first: int, count: int) -> list[PreferencePair]:
         return [
-            PreferencePair(f"p{n}", _words(n, PROMPT), *(_words(100 * n + side, RESPONSE - 1, " ") for side in sides))
+            PreferencePair(
+                f"p{n}",
+                _words(n, PROMPT),
+                _words(100 * n + first_side, RESPONSE - 1, " "),
+                _words(100 * n + second_side, RESPONSE - 1, " "),
+            )
             for n in range(first, first + count)
-            for sides in combinations(range(CANDIDATES), 2)
+            for first_side, second_side in combinations(range(CANDIDATES), 2)
         ]
 
     settings = config.reward

@@ -48,9 +48,9 @@ GPT_175B = OPTConfig(
 )
 
 
-def shape_of(settings: Any, **base: Any) -> BaseShape:
+def shape_of(settings: Any) -> BaseShape:
     attention = "eager" if isinstance(settings, BloomConfig) else "sdpa"
-    return measure_shape(settings, BaseConfig(**{"model": "shape", "attention": attention} | base))
+    return measure_shape(settings, BaseConfig(model="shape", attention=attention))
 
 
 def recipe(**sections: Any) -> Config:

@@ -148,7 +148,7 @@ def test_bf16_halves_what_is_in_the_base_s_format() -> None:
 
 def test_zero_divides_what_it_says() -> None:
     sections: dict[str, Any] = {"ppo": {"batch_size": 8, "minibatch_size": 8}}
-    found = {zero: memory_of("ppo", Layout(zero, 2), **sections) for zero in (0, 2, 3)}  # pyright: ignore[reportArgumentType]
+    found = {zero: memory_of("ppo", Layout(zero, 2), **sections) for zero in (0, 2, 3)}
     assert [memory.always["base weights"] for memory in found.values()] == [6816, 6816, 3408]
     # Moments; under DeepSpeed also its own copy of the weights, each process a half: 12 * 1033 / 2.
     assert [memory.always["optimiser"] for memory in found.values()] == [8264, 6198, 6198]

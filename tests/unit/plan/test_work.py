@@ -27,7 +27,7 @@ def test_an_update_is_the_benchmarks_floor(critic: str) -> None:
     shape = shape_of(model_config(bench, 1024))
     load = next(load for load in stage_loads(config, shape, 1) if load.stage == "ppo")
     work = stage_work(config, shape, load)
-    rates = dict.fromkeys(("trunk", "head", "decode_trunk", "decode_head"), 1.0)
+    rates = {"trunk": 1.0, "head": 1.0, "decode_trunk": 1.0, "decode_head": 1.0}
     floor = floor_seconds(bench, [bench.response] * bench.batch, critic, rates)
     assert work is not None
     assert work.passes + work.decode == pytest.approx(sum(floor.values()))
