@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.shapes import EPOCHS, SHAPES, Shape
+from rlhf.plan.work import trunk_flops
 
 REPEATS = 7
 
@@ -49,9 +50,9 @@ def floor_seconds(shape: Shape, lengths: Sequence[int], critic: str, rates: dict
 
 
 def _trunk_pass(shape: Shape, tokens: int) -> int:
-    """Return the operations of one trunk pass over a sequence, two for each weight; attention sees half of the square."""
+    """Return the operations of one trunk pass over a sequence, as `rlhf plan` counts them."""
     weights = sum(before * after for before, after in _block(shape))
-    return shape.layers * (2 * weights * tokens + 2 * shape.hidden * tokens * (tokens + 1))
+    return round(trunk_flops(shape.layers * weights, shape.layers, shape.hidden, tokens))
 
 
 def _block(shape: Shape) -> list[tuple[int, int]]:

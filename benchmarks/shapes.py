@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaConfig
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -135,19 +135,26 @@ def model_config(shape: Shape, context: int) -> "LlamaConfig":
     )
 
 
+def word_tokenizer(vocabulary: int) -> "PreTrainedTokenizerFast":
+    """Return a tokenizer that knows the words w3, w4 and so on."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<unk>": UNKNOWN, "<pad>": PAD, "</s>": END} | {f"w{index}": index for index in range(3, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="</s>", padding_side="left"
+    )
+
+
 def write_model(shape: Shape, folder: Path) -> None:
     """Write weights, tokenizer, generation settings and `prompts.json`."""
     import numpy as np
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import GenerationConfig, LlamaForCausalLM
 
-    words = {"<unk>": UNKNOWN, "<pad>": PAD, "</s>": END} | {f"w{index}": index for index in range(3, shape.vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="</s>", padding_side="left"
-    )
+    wrapped = word_tokenizer(shape.vocabulary)
     torch.manual_seed(MODEL_SEED)
     model = LlamaForCausalLM(model_config(shape, shape.prompt + shape.response))
     with torch.no_grad():

@@ -86,6 +86,12 @@ def _add_looking(commands: argparse._SubParsersAction) -> None:
     trace = _add(commands, "trace", _trace, "walk from a file back to the base, the prompts and the people")
     trace.add_argument("file", type=Path)
     _add(commands, "doctor", _doctor, "what is installed, which device, what will work")
+    plan = _add(
+        commands, "plan", _plan, "what a run needs, before it starts: memory, disk, work; what to change", config=True
+    )
+    plan.add_argument("--gpus", type=int, help="how many (default: launch.processes)")
+    plan.add_argument("--memory", help="of each GPU, such as 80GB: says what fits, and what to change")
+    plan.add_argument("--flops", help="operations per second of each GPU, such as 400T: says how long it takes")
     _add(commands, "report", _report, "write summary.json and report.html of a run", config=True)
     clean = _add(commands, "clean", _clean, "remove replaced artifacts and interrupted work")
     clean.add_argument("run", type=Path, help=RUN)
@@ -193,6 +199,12 @@ def _doctor(parsed: argparse.Namespace) -> None:
         mark = {True: "ok  ", False: "MISS", None: "    "}[finding.ok]
         remedy = f"  -> {finding.remedy}" if finding.remedy else ""
         sys.stdout.write(f"{mark} {finding.what}{remedy}\n")
+
+
+def _plan(parsed: argparse.Namespace) -> None:
+    from rlhf.plan.tell import tell_plan
+
+    tell_plan(_config(parsed), parsed.gpus, parsed.memory, parsed.flops)
 
 
 def _clean(parsed: argparse.Namespace) -> None:

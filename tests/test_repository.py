@@ -117,6 +117,17 @@ def test_no_text_names_a_path_of_one_machine() -> None:
     assert found == []
 
 
+def test_tests_that_documents_name_exist() -> None:
+    named = {
+        (path.name, file, test)
+        for path in DOCUMENTS
+        for file, test in re.findall(r"(tests/[\w/]+\.py)::(\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    for document, file, test in sorted(named):
+        assert f"def {test}(" in (REPOSITORY / file).read_text(encoding="utf-8"), (document, file, test)
+
+
 def test_layer_contracts_are_declared() -> None:
     settings = project()["tool"]["importlinter"]
     assert {contract["id"] for contract in settings["contracts"]} == CONTRACTS

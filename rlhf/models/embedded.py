@@ -64,7 +64,7 @@ def build_embedded_base(config: EmbeddedConfig, seed: int, folder: Path, tracker
     tokenizer = train_tokenizer(documents[:TOKENIZER_DOCUMENTS], config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(_model_config(config, tokenizer))
+        model = LlamaForCausalLM(model_config(config, len(tokenizer)))
         rows = pack_rows(tokenizer, documents, config, seed)
         loss = _pretrain(model, rows, config, tracker)
     model.eval()
@@ -195,9 +195,10 @@ def has_bf16() -> bool:
     return any(bool(capabilities.get(name, False)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
 
 
-def _model_config(config: EmbeddedConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def model_config(config: EmbeddedConfig, vocabulary: int) -> LlamaConfig:
+    """Return the configuration of the embedded base with a tokenizer of so many tokens."""
     return LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         hidden_size=config.hidden_size,
         intermediate_size=config.mlp_size,
         num_hidden_layers=config.layers,
