@@ -14,10 +14,11 @@ import json
 import logging
 from pathlib import Path
 
+from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import ConfigError
-from rlhf.hashing import derive_seed
+from rlhf.hashing import derive_seed, hash_value
 from rlhf.models.base import load_base
 from rlhf.models.roles import SharedBase
 from rlhf.records import CandidateSet, PreferencePair, Prompt, Ranking, read_jsonl, write_jsonl
@@ -45,6 +46,7 @@ def run(config: Config) -> Path:
     runtime = launched_runtime(config.launch)
     with begin("reward", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
         base = load_base(work.parents["base"].path, config.base, config.precision)
+        runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
         if config.reward.import_path is not None:
             shared, info = import_reward(base, work.parents["sft"].path, config.reward.import_path)
             info = _change_imported(config, info)

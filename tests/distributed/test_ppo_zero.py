@@ -82,6 +82,14 @@ def test_windows_over_a_recorded_rollout_are_the_same(several: Path, alone: Path
     _require_close(several / "windows/optimizer.safetensors", alone / "windows/optimizer.safetensors")
 
 
+def test_zero_1_takes_the_same_windows(alone: Path, tmp_path: Path) -> None:
+    shutil.copytree(alone / "base", tmp_path / "base")
+    shutil.copy(alone / ROLLOUT, tmp_path / ROLLOUT)
+    _run(tmp_path, 2, 1, "windows")
+    for name in (f"after-3/policy/{POLICY}", f"after-3/{CRITIC}", f"after-3/{HEAD}", "optimizer.safetensors"):
+        _require_close(tmp_path / "windows" / name, alone / "windows" / name)
+
+
 def test_critic_warm_up_leaves_the_bytes_of_the_policy_alone(several: Path) -> None:
     before, after, later = (several / "windows" / name for name in ("before", "after-1", "after-2"))
     assert (before / "policy" / POLICY).read_bytes() == (after / "policy" / POLICY).read_bytes()
