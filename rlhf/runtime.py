@@ -41,10 +41,12 @@ class Runtime:
     Attributes:
         accelerator: The accelerate object.
         zero: DeepSpeed ZeRO stage; 0 is plain data parallelism.
+        gathered: Whether sharded weights are whole just now (see `TrainingEngine.gathered`).
     """
 
     accelerator: Any
     zero: Zero = 0
+    gathered: bool = False
     _signal: list[int] = field(default_factory=list)
 
     @property
@@ -86,7 +88,7 @@ class Runtime:
     @property
     def in_step(self) -> Callable[[bool], bool] | None:
         """What keeps decoding processes in step where every forward pass is a collective; None where none is."""
-        return self.any if self.zero == 3 else None
+        return self.any if self.zero == 3 and not self.gathered else None
 
     def require_same(self, **facts: str) -> None:
         """Hold all processes to the same facts and the same versions of what they compute with; all must call it.
@@ -320,6 +322,27 @@ class TrainingEngine:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    @contextmanager
+    def gathered(self, *, wanted: bool = True) -> Iterator[None]:
+        """Hold all weights in every process while responses are decoded: no pass is a collective then.
+
+        Without it ZeRO-3 gathers the base once for every token. The weights must not change meanwhile.
+        """
+        if self._runtime.zero != 3 or not wanted:
+            yield
+            return
+        import deepspeed
+        from trl.models.utils import add_hooks, remove_hooks
+
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
+            remove_hooks(self.module)  # they would shard a layer again after its first pass
+            self._runtime.gathered = True
+            try:
+                yield
+            finally:
+                self._runtime.gathered = False
+                add_hooks(self.module)
 
     def set_learning_rates(self, rates: dict[str, float]) -> None:
         """Set the learning rate of each named group."""

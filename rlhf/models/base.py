@@ -211,7 +211,12 @@ def gathered(parameters: list[Any], *, write: bool = False) -> Iterator[None]:
         parameters: What to gather; all ranks must pass the same.
         write: Spread what the first rank wrote to all ranks at the end.
     """
-    sharded = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    sharded = [
+        parameter
+        for parameter in parameters
+        # What an outer context holds is whole already, and DeepSpeed refuses to gather it twice.
+        if hasattr(parameter, "ds_id") and not getattr(parameter, "_ds_z3_gathered_param_context_depth", 0)
+    ]
     if not sharded:
         yield
         return

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,10 +13,12 @@ from rlhf.config.training import PpoConfig
 from rlhf.models.adapters import is_adapter_weight
 from rlhf.models.base import hash_weights
 from rlhf.models.roles import SharedBase, build_shared_base
+from rlhf.ppo import loop
 from rlhf.ppo.loop import learning_rates, make_engine, train_ppo
 from rlhf.ppo.optimise import make_targets, optimise
 from rlhf.ppo.rollout import Rollout, examine, sample_episodes, score_samples
 from rlhf.runtime import Runtime, start_runtime
+from rlhf.sampling import Samples
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
 from tests.tiny import tiny_base, tiny_roles
@@ -38,16 +41,30 @@ def main(folder: Path, zero: int, jobs: list[str]) -> None:
 
 
 def train(folder: Path, job: str, runtime: Runtime) -> None:
-    """Train for three updates, the first of them critic warm-up; the job `head` with a critic that is only a head."""
-    config = PpoConfig(**{**SETTINGS, "critic": "head" if job == "head" else "adapter"})
+    """Train for three updates, the first of them critic warm-up; the job `head` with a critic that is only a head.
+
+    `gathered` holds the whole base while it decodes, and writes down in what state it found the output layer then.
+    """
+    changes = {"critic": "head" if job == "head" else "adapter", "gather_to_decode": job == "gathered"}
+    config = PpoConfig(**{**SETTINGS, **changes})
     shared, text = load(folder, config)
     out = folder / job
+    seen: list[tuple[bool, int]] = []
+    decode = loop.sample_episodes
+
+    def watched(*arguments: Any, in_step: Any, **options: Any) -> Samples:
+        seen.append((in_step is None, shared.lm_head.weight.numel()))
+        return decode(*arguments, in_step=in_step, **options)
+
+    loop.sample_episodes = watched
     if runtime.is_main:
         out.mkdir(exist_ok=True)
     runtime.wait()
     tracker = Tracker(out, active=runtime.is_main, bars=False)
     outcome = train_ppo(shared, text, prompts(), prompts(4), even_share, config, 1, out, tracker, runtime)
+    loop.sample_episodes = decode
     if runtime.is_main:
+        (out / "decoded.json").write_text(json.dumps(seen), encoding="utf-8")
         (out / "hash.txt").write_text(outcome.base_hash, encoding="utf-8")
 
 

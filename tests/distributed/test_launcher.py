@@ -24,7 +24,11 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
         ("same-error", 1, r"rank \d: pairs.jsonl line 41 is no pair, says the process on 2"),
         ("killed", 128 + signal.SIGKILL, r"rank 1 was ended by SIGKILL; did the machine run out of memory\?"),
         ("bug", 1, "rank 1 ended with exit code 1; what it said stands above"),
-        ("other-recipe", 2, r"rank \d: recipe differs on rank 1: other there, same on rank 0; give all nodes the same recipe.*"),
+        (
+            "other-recipe",
+            2,
+            r"rank \d: recipe differs on rank 1: other there, same on rank 0; give all nodes the same recipe.*",
+        ),
         (
             "hang",
             1,
@@ -56,7 +60,9 @@ def test_nodes_meet_and_one_that_fails_ends_the_other() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     nodes = [
-        subprocess.Popen([*_launcher(1, port, rank), "error"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*_launcher(1, port, rank), "error"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for rank in (0, 1)
     ]
     told = [node.communicate(timeout=90)[1] for node in nodes]
@@ -68,7 +74,7 @@ def test_nodes_meet_and_one_that_fails_ends_the_other() -> None:
 
 def _launcher(processes: int = 2, port: int | None = None, rank: int = 0) -> list[str]:
     place = {} if port is None else {"nodes": 2, "rank": rank, "address": "127.0.0.1", "port": port}
-    line = launch_line("ppo", Path("recipe"), [], LaunchConfig(processes=processes), **place)  # pyright: ignore[reportArgumentType]
+    line = launch_line("ppo", Path("recipe"), [], LaunchConfig(processes=processes), **place)
     return [*line[: line.index("stages.ppo")], "tests.distributed.ending_program"]
 
 

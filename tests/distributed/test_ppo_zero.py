@@ -52,7 +52,8 @@ def launch(tmp_path_factory: pytest.TempPathFactory, alone: Path) -> Callable[[i
         shutil.copytree(alone / "base", folder / "base")
         shutil.copy(alone / ROLLOUT, folder / ROLLOUT)
         _lay_out_checkpoint(alone / "adapter", folder / "resumed")
-        _run(folder, processes, zero, "adapter", "head", "windows", "resumed")
+        gathered = ("gathered",) if zero == 3 else ()
+        _run(folder, processes, zero, "adapter", "head", "windows", "resumed", *gathered)
         return folder
 
     return launched
@@ -66,6 +67,17 @@ def several(request: pytest.FixtureRequest, launch: Callable[[int, int], Path]) 
 @pytest.mark.parametrize("job", ["adapter", "head"])
 def test_processes_and_zero_stage_leave_the_numbers_alone(several: Path, alone: Path, job: str) -> None:
     _require_same_training(several / job, alone / job)
+
+
+def test_a_base_that_is_gathered_to_decode_gives_the_same_numbers(
+    launch: Callable[[int, int], Path], alone: Path
+) -> None:
+    folder = launch(2, 3)
+    _require_same_training(folder / "gathered", alone / "adapter")
+    whole = json.loads((alone / "adapter/decoded.json").read_text())
+    assert json.loads((folder / "gathered/decoded.json").read_text()) == whole
+    # Left in shards, processes must keep step, and each layer is whole only during its own pass.
+    assert json.loads((folder / "adapter/decoded.json").read_text()) == [[False, 0]] * len(whole)
 
 
 def test_lengths_differ_so_that_processes_must_wait_for_each_other(alone: Path) -> None:

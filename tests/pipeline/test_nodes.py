@@ -17,7 +17,17 @@ def test_two_nodes_train_a_stage_together(copy: Shell) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = ["--nodes", "2", "--address", "127.0.0.1", "--port", str(free.getsockname()[1])]
-    settings = ["--processes", "1", "--zero", "2", str(RECIPE), "--run", f"runs/{copy.run.name}", "--sft.micro-batch-size", "4"]
+    settings = [
+        "--processes",
+        "1",
+        "--zero",
+        "2",
+        str(RECIPE),
+        "--run",
+        f"runs/{copy.run.name}",
+        "--sft.micro-batch-size",
+        "4",
+    ]
     nodes = [
         subprocess.Popen(
             copy.line("launch", "sft", *place, "--rank", str(rank), *settings),
@@ -38,5 +48,7 @@ def test_two_nodes_train_a_stage_together(copy: Shell) -> None:
         assert found.facts[name] == pytest.approx(before.facts[name], abs=1e-4)
     assert found.facts["steps"] == before.facts["steps"]
     # The first process alone speaks.
-    assert re.search(r"2 processes, DeepSpeedEngine under ZeRO-2; frozen weights float32, trained weights float32", said[0][1])
+    assert re.search(
+        r"2 processes, DeepSpeedEngine under ZeRO-2; frozen weights float32, trained weights float32", said[0][1]
+    )
     assert "processes, DeepSpeedEngine" not in said[1][1]
