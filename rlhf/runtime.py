@@ -205,7 +205,13 @@ def start_runtime(
 
 
 def launched_runtime(launch: LaunchConfig, *, for_trainer: bool = False) -> Runtime:
-    """Start accelerate as the recipe says; alone, a process needs DeepSpeed for nothing but offloading."""
+    """Start accelerate as the recipe says; alone, a process needs DeepSpeed for nothing but offloading.
+
+    Raises:
+        ConfigError: There is no GPU to offload from, or as `start_runtime`.
+    """
+    if launch.offload != "none" and not torch.cuda.is_available():
+        raise ConfigError(f"launch.offload is {launch.offload!r}, and there is no GPU to take it from; set it to none")
     started = int(os.environ.get("WORLD_SIZE", "1"))
     return start_runtime(
         zero=launch.zero if started > 1 or launch.offload != "none" else 0,

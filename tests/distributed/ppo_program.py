@@ -1,4 +1,7 @@
-"""The tiny PPO task under a launcher: folder, ZeRO stage, jobs. Each job writes a folder of its name."""
+"""The tiny PPO task under a launcher: folder, ZeRO stage, jobs. Each job writes a folder of its name.
+
+A stage such as `3:all` also says what to offload.
+"""
 
 import dataclasses
 import json
@@ -30,9 +33,10 @@ ROLLOUT = "rollout.pt"
 WHOLE = ("sampler_gap", "compared_scores", "score_parts")
 
 
-def main(folder: Path, zero: int, jobs: list[str]) -> None:
+def main(folder: Path, stage: str, jobs: list[str]) -> None:
     """Do the jobs: `windows`, `head`, or any other name, which trains from the checkpoint in its folder if there is one."""
-    runtime = start_runtime(zero=zero)  # pyright: ignore[reportArgumentType]
+    zero, _, offload = stage.partition(":")
+    runtime = start_runtime(zero=int(zero), offload=offload or "none")  # pyright: ignore[reportArgumentType]
     for job in jobs:
         if job == "windows":
             take_windows(folder, runtime)
@@ -96,6 +100,9 @@ def take_windows(folder: Path, runtime: Runtime) -> None:
         _save(shared, out / f"after-{window}", runtime)
     state = engine.state()
     facts = {"hash_before": before, "hash_after": hash_weights(shared.model), "shards": _shards(shared)}
+    if runtime.zero:
+        kept = (engine.module.zero_offload_optimizer(), engine.module.zero_offload_param())
+        facts["offloaded_to"] = [settings and settings.device for settings in kept]
     facts["bf16_loads_as"] = str(tiny_base(folder, precision="bf16", scale=3.0).model.dtype)
     if runtime.is_main:
         save_file(state, out / "optimizer.safetensors")
@@ -130,4 +137,4 @@ def _shards(shared: SharedBase) -> dict[str, tuple[int, int, int]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

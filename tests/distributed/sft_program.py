@@ -1,5 +1,7 @@
 """A tiny supervised fine-tuning under a launcher: folder, ZeRO stage, jobs. Each job writes a folder of its name.
 
+A stage such as `1:optimizer` also says what to offload.
+
 The job `killed` dies after its fourth optimiser step; `resumed` goes on from its checkpoint.
 """
 
@@ -8,6 +10,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rlhf.models.base import hash_weights
 from rlhf.runtime import Runtime, start_runtime
@@ -21,9 +24,14 @@ ROWS, LAST = 17, 4
 """In an epoch's last step of 17 rows in batches of 8, the second of two processes has no row."""
 
 
-def main(folder: Path, zero: int, jobs: list[str]) -> None:
+def main(folder: Path, stage: str, jobs: list[str]) -> None:
     """Do the jobs: `bf16` on a base in bf16, `recomputed` with gradient checkpointing, any other name in fp32."""
-    runtime = start_runtime(zero=zero, for_trainer=True)  # pyright: ignore[reportArgumentType]
+    zero, _, offload = stage.partition(":")
+    runtime = start_runtime(
+        zero=int(zero),  # pyright: ignore[reportArgumentType]
+        offload=offload or "none",  # pyright: ignore[reportArgumentType]
+        for_trainer=True,
+    )
     for job in jobs:
         train(folder, job, runtime)
 
@@ -45,7 +53,10 @@ def train(folder: Path, job: str, runtime: Runtime) -> None:
 
     def watched(self: AdapterTrainer, *arguments: object, **options: object) -> object:
         prepared = prepare(self, *arguments, **options)
-        engines.append(type(self.model_wrapped).__name__)
+        engine: Any = self.model_wrapped
+        engines.append(type(engine).__name__)
+        if runtime.zero and engine.zero_offload_optimizer():
+            engines.append(f"offloads to {engine.zero_offload_optimizer().device}")
         return prepared
 
     AdapterTrainer._prepare_for_training = watched
@@ -64,4 +75,4 @@ def train(folder: Path, job: str, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -94,10 +94,16 @@ def test_windows_over_a_recorded_rollout_are_the_same(several: Path, alone: Path
     _require_close(several / "windows/optimizer.safetensors", alone / "windows/optimizer.safetensors")
 
 
-def test_zero_1_takes_the_same_windows(alone: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "offloaded_to"), [("1", [None, None]), ("1:optimizer", ["cpu", None]), ("3:all", ["cpu", "cpu"])]
+)
+def test_zero_1_and_offloading_take_the_same_windows(
+    alone: Path, tmp_path: Path, stage: str, offloaded_to: list[str | None]
+) -> None:
     shutil.copytree(alone / "base", tmp_path / "base")
     shutil.copy(alone / ROLLOUT, tmp_path / ROLLOUT)
-    _run(tmp_path, 2, 1, "windows")
+    _run(tmp_path, 2, stage, "windows")
+    assert json.loads((tmp_path / "windows/facts.json").read_text())["offloaded_to"] == offloaded_to
     for name in (f"after-3/policy/{POLICY}", f"after-3/{CRITIC}", f"after-3/{HEAD}", "optimizer.safetensors"):
         _require_close(tmp_path / "windows" / name, alone / "windows" / name)
 
@@ -143,7 +149,7 @@ def test_a_bf16_base_is_loaded_in_bf16(several: Path) -> None:
     assert json.loads((several / "windows/facts.json").read_text())["bf16_loads_as"] == "torch.bfloat16"
 
 
-def _run(folder: Path, processes: int, zero: int, *jobs: str) -> None:
+def _run(folder: Path, processes: int, zero: int | str, *jobs: str) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     program = ["tests.distributed.ppo_program", str(folder), str(zero), *jobs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}

@@ -20,7 +20,12 @@ from safetensors.torch import load_file
 from rlhf.tracking import read_metrics
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
-ENGINES = {0: "DistributedDataParallel", 1: "DeepSpeedEngine", 2: "DeepSpeedEngine", 3: "DeepSpeedEngine"}
+ENGINES = {
+    0: ["DistributedDataParallel"],
+    1: ["DeepSpeedEngine", "offloads to cpu"],
+    2: ["DeepSpeedEngine"],
+    3: ["DeepSpeedEngine"],
+}
 JOBS = {
     0: ("straight", "killed", "resumed"),
     1: ("straight",),
@@ -32,7 +37,7 @@ JOBS = {
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    _run(folder, 1, 0, "bf16", "straight", "recomputed")
+    _run(folder, 1, "0", "bf16", "straight", "recomputed")
     return folder
 
 
@@ -44,7 +49,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory, alone: Path) -> Callable[[i
     def launched(zero: int) -> Path:
         folder = tmp_path_factory.mktemp(f"zero{zero}")
         shutil.copytree(alone / "base", folder / "base")
-        _run(folder, 2, zero, *JOBS[zero])
+        _run(folder, 2, "1:optimizer" if zero == 1 else str(zero), *JOBS[zero])
         return folder
 
     return launched
@@ -59,7 +64,7 @@ def test_two_processes_learn_what_one_does(launch: Callable[[int], Path], alone:
     one = _facts(expected, 0)
     for process in (0, 1):
         facts = _facts(found, process)
-        assert facts.pop("engines") == [ENGINES[zero]]
+        assert facts.pop("engines") == ENGINES[zero]
         for name, value in facts.items():
             assert value == pytest.approx(one[name], abs=1e-4) if isinstance(value, float) else value == one[name], name
     ours, theirs = read_metrics(found / "metrics.jsonl"), read_metrics(expected / "metrics.jsonl")
@@ -95,7 +100,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
 def test_a_checkpoint_of_other_shards_is_refused(launch: Callable[[int], Path], tmp_path: Path) -> None:
     shutil.copytree(launch(3) / "base", tmp_path / "base")
     shutil.copytree(launch(3) / "killed", tmp_path / "straight")
-    done = _start(tmp_path, 1, 0, "straight")
+    done = _start(tmp_path, 1, "0", "straight")
     assert done.returncode
     assert "the checkpoint is of 2 processes under ZeRO-3, this is processes without ZeRO" in done.stderr
 
@@ -111,14 +116,14 @@ def _require_close(found: Path, expected: Path, tolerance: float) -> None:
         torch.testing.assert_close(tensor, theirs[key], atol=tolerance, rtol=tolerance)
 
 
-def _run(folder: Path, processes: int, zero: int, *jobs: str) -> None:
+def _run(folder: Path, processes: int, zero: str, *jobs: str) -> None:
     done = _start(folder, processes, zero, *jobs)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def _start(folder: Path, processes: int, zero: int, *jobs: str) -> subprocess.CompletedProcess[str]:
+def _start(folder: Path, processes: int, zero: str, *jobs: str) -> subprocess.CompletedProcess[str]:
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    program = ["tests.distributed.sft_program", str(folder), str(zero), *jobs]
+    program = ["tests.distributed.sft_program", str(folder), zero, *jobs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    command = [sys.executable, "-m", *(launcher if processes > 1 or zero else []), *program]
+    command = [sys.executable, "-m", *(launcher if processes > 1 else []), *program]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)

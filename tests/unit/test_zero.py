@@ -5,10 +5,12 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlhf import zero
 from rlhf.config.base import LaunchConfig
 from rlhf.errors import ConfigError, ResourceError
+from rlhf.runtime import launched_runtime
 from rlhf.zero import engine_settings, require_sound, trainer_environment
 
 
@@ -49,6 +51,12 @@ def test_offloading_what_the_stage_does_not_share_out_is_refused(offload: str, s
 @pytest.mark.parametrize(("offload", "stage"), [("none", 0), ("optimizer", 1), ("optimizer", 3), ("all", 3)])
 def test_offloading_what_the_stage_shares_out_is_taken(offload: str, stage: int) -> None:
     assert LaunchConfig(zero=stage, offload=offload).offload == offload  # pyright: ignore[reportArgumentType]
+
+
+def test_offloading_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="launch.offload is 'optimizer', and there is no GPU to take it from"):
+        launched_runtime(LaunchConfig(zero=2, offload="optimizer"))
 
 
 @pytest.mark.parametrize(
