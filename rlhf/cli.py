@@ -1,6 +1,7 @@
 """The command line: `rlhf --help`. Imported by nobody; imports each command's modules when it runs."""
 
 import argparse
+import contextlib
 import importlib
 import logging
 import shlex
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from rlhf.config.load import config_help, load_config, recipe_path, recipes_folder, run_folder, write_schema
 from rlhf.config.recipe import Config
-from rlhf.entry import guarded, stage_main, steady_streams
+from rlhf.entry import INTERRUPTED, TERMINATED, guarded, stage_main, steady_streams
 from rlhf.errors import ConfigError, printable
 from rlhf.label_cli import add_label_commands
 from rlhf.stage_graph import LAUNCHED, STAGES
@@ -107,11 +108,15 @@ def _add_launch(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(takes_overrides=True)
     command.add_argument("stage", choices=sorted(LAUNCHED))
     command.add_argument("config")
-    command.add_argument("--processes", type=int, required=True, help="processes per node, one per GPU")
-    command.add_argument("--zero", type=int, choices=(0, 2, 3), default=0, help="DeepSpeed ZeRO stage")
-    command.add_argument("--nodes", type=int, default=1)
-    command.add_argument("--rank", type=int, default=0, help="this node's number")
-    command.add_argument("--address", default="127.0.0.1", help="node 0 as the others reach it")
+    command.add_argument("--processes", type=int, help="processes per node, one per GPU (default: launch.processes)")
+    command.add_argument("--zero", type=int, choices=(0, 1, 2, 3), help="DeepSpeed ZeRO stage (default: launch.zero)")
+    command.add_argument(
+        "--offload", choices=("none", "optimizer", "all"), help="what the host's memory keeps (default: launch.offload)"
+    )
+    command.add_argument("--nodes", type=int, default=1, help="how many nodes; give the command on each of them")
+    command.add_argument("--rank", type=int, default=0, help="this node's number, from 0")
+    command.add_argument("--address", default="", help="node 0 as the others reach it")
+    command.add_argument("--port", type=int, default=29500, help="a free port of node 0")
     command.add_argument("--print", action="store_true", dest="only_print", help="print the line and stop")
 
 
@@ -225,23 +230,28 @@ def _launch(parsed: argparse.Namespace) -> None:
     from rlhf.launch import launch_line
     from rlhf.pipeline import StageFailed
 
-    config = load_config(parsed.config, parsed.overrides)
+    given = {name: getattr(parsed, name) for name in ("processes", "zero", "offload")}
+    launch = [f"launch.{name}={value}" for name, value in given.items() if value is not None]
+    config = load_config(parsed.config, [*parsed.overrides, *launch])
     line = launch_line(
         parsed.stage,
         recipe_path(parsed.config),
         parsed.overrides,
-        processes=parsed.processes,
-        zero=parsed.zero,
+        config.launch,
         nodes=parsed.nodes,
         rank=parsed.rank,
         address=parsed.address,
+        port=parsed.port,
     )
     sys.stdout.write(shlex.join(line) + "\n")
     sys.stdout.flush()
     if parsed.only_print:
         return
-    with RunFolder.open(config.run).lock():
+    # The first node holds the folder for all.
+    with RunFolder.open(config.run).lock() if parsed.rank == 0 else contextlib.nullcontext():
         code = run_child(line)
+    if code in (INTERRUPTED, TERMINATED):  # the stage has said so
+        raise SystemExit(code)
     if code:
         raise StageFailed(parsed.stage, code)
 

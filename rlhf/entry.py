@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import io
+import json
 import logging
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,12 @@ from rlhf.tracking import Tracker, configure_logging, open_sinks
 
 log = logging.getLogger(__name__)
 INTERRUPTED, TERMINATED = 130, 143
+LAUNCHER = "RLHF_LAUNCHER"
+"""Set for processes whose launcher tells what made them fail (see `rlhf.torchrun`)."""
+_LOST = re.compile(
+    r"Connection (closed|reset) by peer|Timed out waiting|Broken pipe|Socket Timeout|Connection refused|"
+    r"failed to recv|Watchdog caught|NCCL communicator was aborted|wait timeout after|Gloo connectFullMesh failed"
+)
 _REFUSALS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again: finished work is kept",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again: finished work is kept",
@@ -134,26 +142,45 @@ def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         action()
+        _leave_group()
     except RlhfError as error:
-        _tell(str(error))
+        if error.exit_code == TERMINATED:
+            _tell_once(str(error))
+        else:
+            _fail(str(error), error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
-        _tell("interrupted; run the same command again to go on")
+        _tell_once("interrupted; run the same command again to go on")
         return INTERRUPTED
     except _storage_errors() as error:
         number = _error_number(error)
         if number not in _REFUSALS:
             raise
         filename = getattr(error, "filename", None)
-        _tell(f"{f'{filename}: ' if filename else ''}{_REFUSALS[number]}")
+        _fail(f"{f'{filename}: ' if filename else ''}{_REFUSALS[number]}", 1)
+        return 1
+    except RuntimeError as error:
+        if os.environ.get("WORLD_SIZE", "1") == "1" or not _LOST.search(str(error)):
+            raise
+        limit = "another process ended, or gave no answer for launch.timeout_minutes"
+        _fail(f"{limit} ({str(error).splitlines()[0]}); run the same command again to go on", 1, lost_another=True)
         return 1
     return 0
 
 
 def _leave(number: int, frame: object) -> None:
     """End in good order at SIGTERM: what is open is closed. Training stages take the signal themselves."""
-    _tell("ended by SIGTERM; run the same command again to go on")
+    _tell_once("ended by SIGTERM; run the same command again to go on")
     raise SystemExit(TERMINATED)
+
+
+def _leave_group() -> None:
+    """Part from the other processes; one that simply ends aborts those that still listen to it."""
+    library = sys.modules.get("torch.distributed")
+    if library is not None and library.is_available() and library.is_initialized():
+        if library.get_backend() == "gloo":
+            library.barrier()
+        library.destroy_process_group()
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:
@@ -167,6 +194,24 @@ def _error_number(error: Exception) -> int | None:
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found.group(1)) if found else None
+
+
+def _fail(message: str, code: int, *, lost_another: bool = False) -> None:
+    """Say why this process fails; a launcher of ours says it, of all the processes that fail, for the first alone."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if LAUNCHER not in os.environ or not path:
+        _tell(message)
+        return
+    now = time.time()
+    row = {"message": message, "extraInfo": {"timestamp": str(int(now))}}
+    text = json.dumps({"message": row, "code": code, "time": now, "lost_another": lost_another})
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _tell_once(message: str) -> None:
+    """Say what all processes of a group have to say."""
+    if main_process():
+        _tell(message)
 
 
 def _tell(message: str) -> None:

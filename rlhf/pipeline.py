@@ -115,7 +115,7 @@ def _require_outside_models(config: Config, target: StageName) -> None:
 def stage_line(stage: StageName, config: Config, recipe: Path, overrides: Sequence[str] = ()) -> list[str]:
     """Return the exact command that runs a stage."""
     if _is_launched(stage, config):
-        return launch_line(stage, recipe, overrides, processes=config.launch.processes, zero=config.launch.zero)
+        return launch_line(stage, recipe, overrides, config.launch)
     return [sys.executable, "-m", f"stages.{stage}", str(recipe), *overrides]
 
 
@@ -177,7 +177,7 @@ def _start_round(run: RunFolder) -> RunFolder:
 
 
 def _is_launched(stage: StageName, config: Config) -> bool:
-    return stage in LAUNCHED and config.launch.processes > 1
+    return stage in LAUNCHED and (config.launch.processes > 1 or config.launch.offload != "none")
 
 
 def _run_stage(stage: StageName, config: Config, recipe: Path, preload: list[str]) -> int:

@@ -9,19 +9,23 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import metadata
 from types import FrameType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.config.base import LaunchConfig
+from rlhf.config.base import LaunchConfig, Offload, Zero
 from rlhf.errors import ConfigError, RlhfError
+from rlhf.zero import engine_settings, require_sound, trainer_environment
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+COMPUTING = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes")
 
 
 class StoppedBySignal(RlhfError):
@@ -37,10 +41,12 @@ class Runtime:
     Attributes:
         accelerator: The accelerate object.
         zero: DeepSpeed ZeRO stage; 0 is plain data parallelism.
+        gathered: Whether sharded weights are whole just now (see `TrainingEngine.gathered`).
     """
 
     accelerator: Any
-    zero: Literal[0, 2, 3] = 0
+    zero: Zero = 0
+    gathered: bool = False
     _signal: list[int] = field(default_factory=list)
 
     @property
@@ -82,7 +88,24 @@ class Runtime:
     @property
     def in_step(self) -> Callable[[bool], bool] | None:
         """What keeps decoding processes in step where every forward pass is a collective; None where none is."""
-        return self.any if self.zero == 3 else None
+        return self.any if self.zero == 3 and not self.gathered else None
+
+    def require_same(self, **facts: str) -> None:
+        """Hold all processes to the same facts and the same versions of what they compute with; all must call it.
+
+        Raises:
+            ConfigError: Names the first fact that differs, and the ranks on which it does.
+        """
+        facts |= {f"version of {name}": version for name, version in _versions().items()}
+        rows = self.gather([facts])
+        for name in facts:
+            ranks = [str(rank) for rank, row in enumerate(rows) if row[name] != rows[0][name]]
+            if ranks:
+                there = rows[int(ranks[0])][name]
+                raise ConfigError(
+                    f"{name.replace('_', ' ')} differs on rank {', '.join(ranks)}: {there[:12]} there, {rows[0][name][:12]} on rank "
+                    "0; give all nodes the same recipe, the same run folder and the same installation"
+                )
 
     def wait(self) -> None:
         """Wait for all processes."""
@@ -140,16 +163,28 @@ class Runtime:
         return self.any(bool(self._signal))
 
 
-def start_runtime(*, processes: int | None = None, zero: Literal[0, 2, 3] = 0) -> Runtime:
+def start_runtime(
+    *,
+    processes: int | None = None,
+    zero: Zero = 0,
+    offload: Offload = "none",
+    timeout_minutes: float = 30.0,
+    for_trainer: bool = False,
+) -> Runtime:
     """Start accelerate for a stage.
 
     Args:
         processes: How many processes the launcher was asked for; None takes what is there.
         zero: DeepSpeed ZeRO stage.
+        offload: What DeepSpeed keeps in the memory of the host.
+        timeout_minutes: How long a process waits for the others before it gives up.
+        for_trainer: DeepSpeed's settings are those of TRL's trainer, which makes the engine itself.
 
     Raises:
-        ConfigError: Another number of processes is running than was asked for.
+        ConfigError: Another number of processes is running than was asked for, or the environment asks for another engine.
+        ResourceError: DeepSpeed is missing or broken.
     """
+    require_sound(zero)
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -158,13 +193,18 @@ def start_runtime(*, processes: int | None = None, zero: Literal[0, 2, 3] = 0) -
     started = int(os.environ.get("WORLD_SIZE", "1"))
     options: dict[str, Any] = {}
     if zero and "WORLD_SIZE" not in os.environ:
-        raise ConfigError(f"launch.zero is {zero}, which needs the launcher: start the stage with `accelerate launch`")
+        raise ConfigError(f"launch.zero is {zero}, which needs a launcher: start the stage with `rlhf launch`")
     if zero:
         # DeepSpeed calls what torch renamed; every process would say so at every kind of call.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-        options["deepspeed_plugin"] = DeepSpeedPlugin(hf_ds_config=deepspeed_config(zero))
-    if on_cpu and (started > 1 or zero):
-        options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
+    if zero and for_trainer:
+        os.environ.update(trainer_environment(zero, offload))
+    elif zero:
+        options["deepspeed_plugin"] = DeepSpeedPlugin(hf_ds_config=engine_settings(zero, offload))
+    if started > 1 or zero:
+        group: dict[str, Any] = {"backend": "gloo"} if on_cpu else {}
+        limit = timedelta(minutes=timeout_minutes)
+        options["kwargs_handlers"] = [InitProcessGroupKwargs(timeout=limit, **group)]
     if on_cpu and not zero:
         options["cpu"] = True
     accelerator = Accelerator(mixed_precision="no", **options)
@@ -172,40 +212,78 @@ def start_runtime(*, processes: int | None = None, zero: Literal[0, 2, 3] = 0) -
     if accelerator.num_processes != wanted:
         raise ConfigError(
             f"{accelerator.num_processes} processes are running, {wanted} were asked for; start the stage with "
-            f"`accelerate launch --num_processes {wanted}`"
+            f"`rlhf launch --processes {wanted}`"
         )
-    assert not zero or accelerator.state.deepspeed_plugin is not None, "DeepSpeed was dropped"
+    plugin = accelerator.state.deepspeed_plugin
+    assert (plugin.zero_stage if plugin else 0) == zero, "DeepSpeed was dropped, or runs another stage"
     return Runtime(accelerator, zero)
 
 
-def launched_runtime(launch: LaunchConfig) -> Runtime:
-    """Start accelerate as the launcher set it up; alone, a process needs no DeepSpeed."""
+def launched_runtime(launch: LaunchConfig, *, for_trainer: bool = False) -> Runtime:
+    """Start accelerate as the recipe says; alone, a process needs DeepSpeed for nothing but offloading.
+
+    Raises:
+        ConfigError: There is no GPU to offload from, or as `start_runtime`.
+    """
+    if launch.offload != "none" and not torch.cuda.is_available():
+        raise ConfigError(f"launch.offload is {launch.offload!r}, and there is no GPU to take it from; set it to none")
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    return start_runtime(zero=launch.zero if started > 1 else 0)
+    return start_runtime(
+        zero=launch.zero if started > 1 or launch.offload != "none" else 0,
+        offload=launch.offload,
+        timeout_minutes=launch.timeout_minutes,
+        for_trainer=for_trainer,
+    )
 
 
 def answering_runtime(launch: LaunchConfig) -> Runtime:
     """Start accelerate for a stage that trains nothing: its processes share nothing but, under ZeRO-3, the base's weights."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    return start_runtime(zero=3 if started > 1 and launch.zero == 3 else 0)
+    sharded = launch.zero == 3 and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return start_runtime(zero=3 if sharded else 0, timeout_minutes=launch.timeout_minutes)
 
 
-def deepspeed_config(zero: Literal[2, 3]) -> dict[str, Any]:
-    """Return our DeepSpeed settings: accumulation 1, boundaries are set by us, everything in the weights' own format."""
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {
-            "stage": zero,
-            "overlap_comm": False,
-            "contiguous_gradients": True,
-            # A trace of one role's forward pass is no guide to what the next pass of another role will need.
-            "stage3_prefetch_bucket_size": 0,
-            "stage3_max_reuse_distance": 0,
-        },
-    }
+def check_engine(module: Any, formats: dict[str, list[str]], *, zero: Zero, processes: int) -> None:
+    """Hold what trains to what was asked for, and say what it is.
+
+    Args:
+        module: The module as accelerate returned it.
+        formats: `number_formats` of the module as accelerate got it.
+        zero: The ZeRO stage asked for.
+        processes: How many processes train.
+    """
+    wanted = "DeepSpeedEngine" if zero else "DistributedDataParallel" if processes > 1 else None
+    found = type(module).__name__
+    engines = ("DeepSpeedEngine", "DistributedDataParallel")
+    assert found == wanted or (wanted is None and found not in engines), f"the engine is {found}, not {wanted}"
+    assert number_formats(module) == formats, f"weights were {formats}, the engine made them {number_formats(module)}"
+    stage = f" under ZeRO-{zero}" if zero else ""
+    log.info(
+        "%d %s, %s%s; frozen weights %s, trained weights %s",
+        processes,
+        "process" if processes == 1 else "processes",
+        found if wanted else "no engine",
+        stage,
+        " and ".join(formats["frozen"]),
+        " and ".join(formats["trained"]),
+    )
+
+
+def number_formats(module: nn.Module) -> dict[str, list[str]]:
+    """Return the number formats of the weights in force; packed 4-bit weights are uint8."""
+    found: dict[str, set[str]] = {"frozen": set(), "trained": set()}
+    for parameter in module.parameters():
+        kind = "trained" if parameter.requires_grad else "frozen"
+        found[kind].add(str(parameter.dtype).removeprefix("torch."))
+    return {kind: sorted(names) for kind, names in found.items()}
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers depend on."""
+    found: dict[str, str] = {}
+    for name in COMPUTING:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 class TrainingEngine:
@@ -220,6 +298,7 @@ class TrainingEngine:
     ) -> None:
         self._runtime = runtime
         self._max_grad_norm = max_grad_norm
+        formats = number_formats(module)
         named = [item for group in groups for item in group["named"]]
         self.parameters: dict[str, nn.Parameter] = dict(named)
         assert len(self.parameters) == len(named), "two groups share a parameter name"
@@ -236,12 +315,10 @@ class TrainingEngine:
                 map(_size, self.parameters.values())
             )
             self.module, self.optimizer = runtime.accelerator.prepare(module, self.optimizer)
-            assert type(self.module).__name__ == "DeepSpeedEngine", f"engine is {type(self.module).__name__}"
             self._link_states()
         else:
             self.module = runtime.accelerator.prepare(module)
-            wrapped = isinstance(self.module, nn.parallel.DistributedDataParallel)
-            assert wrapped == (runtime.process_count > 1), f"module is {type(self.module).__name__}"
+        check_engine(self.module, formats, zero=runtime.zero, processes=runtime.process_count)
 
     def forward(self, *arguments: Any) -> Any:
         """Run the module."""
@@ -272,6 +349,27 @@ class TrainingEngine:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    @contextmanager
+    def gathered(self, *, wanted: bool = True) -> Iterator[None]:
+        """Hold all weights in every process while responses are decoded: no pass is a collective then.
+
+        Without it ZeRO-3 gathers the base once for every token. The weights must not change meanwhile.
+        """
+        if self._runtime.zero != 3 or not wanted:
+            yield
+            return
+        import deepspeed
+        from trl.models.utils import add_hooks, remove_hooks
+
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
+            remove_hooks(self.module)  # they would shard a layer again after its first pass
+            self._runtime.gathered = True
+            try:
+                yield
+            finally:
+                self._runtime.gathered = False
+                add_hooks(self.module)
 
     def set_learning_rates(self, rates: dict[str, float]) -> None:
         """Set the learning rate of each named group."""
@@ -315,7 +413,7 @@ class TrainingEngine:
     def _write(self, parameter: Any, key: str, value: Tensor) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        if self._runtime.zero == 2:
+        if self._runtime.zero != 3:
             safe_set_full_optimizer_state(parameter, value, key)
             return
         # DeepSpeed 0.19.8 forgets the padding of the last shard where it cuts a whole tensor.

@@ -20,6 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from rlhf.checkpoints import Checkpoints
+from rlhf.config.base import Zero
 from rlhf.config.training import SftConfig
 from rlhf.models.adapters import BASE_KEY, attach_lora, load_adapter, save_adapter
 from rlhf.models.base import LoadedBase, hash_weights
@@ -75,6 +76,8 @@ def train_sft(
     seed: int,
     folder: Path,
     tracker: Tracker,
+    *,
+    zero: Zero = 0,
 ) -> SftOutcome:
     """Train the SFT adapter and publish the best one as a PEFT folder.
 
@@ -87,10 +90,11 @@ def train_sft(
         folder: Where the adapter goes. Checkpoints lie in a hidden folder in it until training is done; a run
             that finds one goes on from there and ends with the same bytes.
         tracker: Where numbers go.
+        zero: The ZeRO stage that the runtime was started for.
 
     Raises:
         DataError: There are no demonstrations, or some have too many tokens.
-        ConfigError: The batch does not divide among the processes.
+        ConfigError: The batch does not divide among the processes, or a checkpoint is sharded in another way.
         TrainingError: A loss or gradient is not finite.
     """
     rows = make_rows(base.text, demonstrations, config.max_tokens, "demonstration")
@@ -102,7 +106,7 @@ def train_sft(
     with _restored(base):
         torch.manual_seed(seed)
         model = attach_lora(base.model, config.lora, ADAPTER, trainable=True)
-        trainer = AdapterTrainer(model, base, rows, held_out_rows, config, seed, checkpoints, tracker)
+        trainer = AdapterTrainer(model, base, rows, held_out_rows, config, seed, checkpoints, tracker, zero)
         progress = trainer.run()
         assert hash_weights(base.model) == before, "supervised fine-tuning moved the weights of the base"
         _publish(base, model, folder, write=trainer.is_world_process_zero())

@@ -1,10 +1,11 @@
 """Demonstrations as rows of token ids and labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from rlhf.errors import DataError, report_all
 from rlhf.records import Demonstration
@@ -39,6 +40,36 @@ def make_rows(text: TextFormat, demonstrations: Sequence[Demonstration], max_tok
         rows.append({"input_ids": example.input_ids, "labels": labels})
     report_all(DataError, problems, f"{len(problems)} of {len(demonstrations)} {kind}s cannot be used")
     return rows
+
+
+def filled_up(rows: Sequence[Row], multiple: int) -> list[Row]:
+    """Return the rows with fillers behind them up to a multiple; nothing is learned from a filler."""
+    return [*rows, *({"input_ids": [0, 0], "labels": [IGNORED, IGNORED]} for _ in range(-len(rows) % multiple))]
+
+
+class EpochOrder(Sampler[int]):
+    """A new order of the rows in every epoch, a function of seed and epoch; fillers come last, so that each process has some.
+
+    Left to itself accelerate would give the processes without a row in an epoch's last batch rows of its first one again.
+    """
+
+    def __init__(self, rows: int, fillers: int, seed: int) -> None:
+        self._rows, self._fillers, self._seed = rows, fillers, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of rows and fillers."""
+        return self._rows + self._fillers
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the positions of one epoch."""
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        yield from torch.randperm(self._rows, generator=generator).tolist()
+        yield from range(self._rows, self._rows + self._fillers)
 
 
 @dataclass(frozen=True)

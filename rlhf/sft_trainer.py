@@ -3,9 +3,13 @@
 - The held-out loss is a mean over tokens, whatever the batches, at evenly spaced points; the best adapter is kept.
 - A checkpoint is written to a staging folder, renamed, and then marked; only marked ones are resumed. The
   trainer's own resume takes the highest number, complete or not.
+- The rows of an optimiser step are the same on any number of processes, those of an epoch's short last batch too.
+- Under DeepSpeed, whose settings come from the environment (see `rlhf.zero`), a checkpoint holds a shard of the optimiser's
+  state for each process: only as many processes under the same ZeRO stage go on from it.
 - Nothing is reported, uploaded or printed, and nothing pickled leaves the checkpoint folder.
 """
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,17 +20,21 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from rlhf.checkpoints import Checkpoints, Progress, evaluation_steps, restore
+from rlhf.config.base import Zero
 from rlhf.config.training import SftConfig, require_multiple
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import ADAPTER_WEIGHTS, adapter_parameters, fill, read_safetensors, save_adapter
 from rlhf.models.base import LoadedBase, gathered
-from rlhf.sft_rows import RightPadding, Row
+from rlhf.runtime import check_engine, number_formats
+from rlhf.sft_rows import EpochOrder, RightPadding, Row, filled_up
 from rlhf.tracking import Bar, Tracker
 
+_SHARDS = "shards.json"
 _LOGGED = {"loss": "sft/loss", "learning_rate": "sft/learning_rate", "grad_norm": "sft/gradient_norm"}
 
 
@@ -81,9 +89,15 @@ class AdapterTrainer(SFTTrainer):
         seed: int,
         checkpoints: Checkpoints,
         tracker: Tracker,
+        zero: Zero = 0,
     ) -> None:
-        arguments = training_arguments(config, seed, checkpoints.staging, recompute=base.gradient_checkpointing)
+        arguments = training_arguments(
+            config, seed, checkpoints.staging, recompute=base.gradient_checkpointing, zero=zero
+        )
         _set_accumulation(arguments, config)
+        filled = filled_up(rows, config.micro_batch_size * arguments.world_size)
+        self._order = EpochOrder(len(rows), len(filled) - len(rows), seed)
+        self._zero: Zero = zero
         total = math.ceil(math.ceil(len(rows) / config.batch_size) * config.epochs)
         self.progress = Progress("sft", total, config.patience)
         self.best: dict[str, Tensor] = {}
@@ -95,7 +109,7 @@ class AdapterTrainer(SFTTrainer):
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_list(list(rows)),
+            train_dataset=Dataset.from_list(filled),
             data_collator=RightPadding(base.text.pad_token_id),
             processing_class=base.text.tokenizer,
             callbacks=[self._watch],
@@ -114,6 +128,7 @@ class AdapterTrainer(SFTTrainer):
             self._checkpoints.sweep()
         self.accelerator.wait_for_everyone()
         if resumed is not None:
+            self._require_same_shards(resumed)
             self.best = restore(resumed, self.progress)
         self._tracker.rewind(self.progress.step if resumed else -1)
         self.args.eval_on_start = resumed is None
@@ -157,8 +172,31 @@ class AdapterTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            (staged / _SHARDS).write_text(json.dumps(self._shards()), encoding="utf-8")
             self._checkpoints.publish(staged, self.progress, self.best)
         self.accelerator.wait_for_everyone()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self._order
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        formats = number_formats(self._lora)
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        check_engine(self.model_wrapped, formats, zero=self._zero, processes=self.args.world_size)
+        return prepared
+
+    def _shards(self) -> dict[str, int]:
+        """Say what must be the same for a checkpoint to fit; without DeepSpeed nothing is sharded."""
+        return {"processes": self.args.world_size, "zero": self._zero} if self._zero else {"zero": 0}
+
+    def _require_same_shards(self, checkpoint: Path) -> None:
+        path = checkpoint / _SHARDS
+        written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"zero": 0}
+        if written != self._shards():
+            raise ConfigError(
+                f"{checkpoint}: the checkpoint is of {_in_words(written)}, this is {_in_words(self._shards())}; go on as it "
+                f"was begun, or remove {checkpoint.parent} to begin again"
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         tensors, _ = read_safetensors(Path(resume_from_checkpoint) / ADAPTER_WEIGHTS)
@@ -172,10 +210,16 @@ class AdapterTrainer(SFTTrainer):
         return copies
 
 
-def training_arguments(config: SftConfig, seed: int, output_dir: Path, *, recompute: bool) -> SFTConfig:
+def _in_words(shards: Mapping[str, int]) -> str:
+    return (
+        f"{shards['processes']} processes under ZeRO-{shards['zero']}" if shards["zero"] else "processes without ZeRO"
+    )
+
+
+def training_arguments(config: SftConfig, seed: int, output_dir: Path, *, recompute: bool, zero: Zero) -> SFTConfig:
     """Return TRL's arguments: everything it would do by itself is switched off."""
-    on_gpu, launched = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return SFTConfig(
+    on_gpu, launched = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1")) > 1 or zero > 0
+    arguments = SFTConfig(
         output_dir=str(output_dir),
         per_device_train_batch_size=config.micro_batch_size,
         per_device_eval_batch_size=config.micro_batch_size,
@@ -192,8 +236,9 @@ def training_arguments(config: SftConfig, seed: int, output_dir: Path, *, recomp
         fp16=False,
         activation_checkpointing=recompute,
         gradient_checkpointing=recompute,
-        # Without a name each CPU rank believes that it is alone; a single process must not have one.
-        ddp_backend="gloo" if launched and not on_gpu else None,
+        # The runtime has set up processes and devices; left to itself the trainer begins anew, and each CPU process believes
+        # that it is alone.
+        accelerator_config={"use_configured_state": launched},
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
@@ -209,6 +254,10 @@ def training_arguments(config: SftConfig, seed: int, output_dir: Path, *, recomp
         report_to="none",
         push_to_hub=False,
     )
+    if zero:
+        # The runtime's accelerator has the settings already, and no second one may bring its own.
+        arguments.deepspeed_plugin = None
+    return arguments
 
 
 def _set_accumulation(arguments: SFTConfig, config: SftConfig) -> None:

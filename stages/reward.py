@@ -15,10 +15,11 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import ConfigError
-from rlhf.hashing import derive_seed
+from rlhf.hashing import derive_seed, hash_value
 from rlhf.models.base import load_base
 from rlhf.models.classifiers import unsharded
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
@@ -95,6 +96,7 @@ def _change_imported(config: Config, info: RewardInfo) -> RewardInfo:
 
 def _train_role(config: Config, work: Work, runtime: Runtime) -> RewardInfo:
     base, sft = load_base(work.parents["base"].path, config.base, config.precision), work.parents["sft"].path
+    runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
     shared = build_reward_base(base, sft, config.reward, derive_seed(config.seed, "reward"))
 
     def learn(train: list[PreferencePair], held_out: list[PreferencePair], seed: int) -> RewardOutcome:
@@ -117,6 +119,7 @@ def _train_own(config: Config, name: str, work: Work, runtime: Runtime) -> Rewar
             reward.learning_rate,
         )
     model, text, blank = build_own_model(reward, config.precision, seed)
+    runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=blank.base_weights_hash)
     prompts, responses = _sft_texts(config, work)
 
     def learn(train: list[PreferencePair], held_out: list[PreferencePair], seed: int) -> RewardOutcome:

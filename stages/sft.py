@@ -11,8 +11,11 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from rlhf.config.base import Zero
+from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
+from rlhf.hashing import hash_value
 from rlhf.models.base import LoadedBase, load_base
 from rlhf.records import Demonstration, read_jsonl
 from rlhf.runtime import launched_runtime
@@ -23,10 +26,11 @@ log = logging.getLogger(__name__)
 
 def run(config: Config) -> Path:
     """Train, import or stand in for the SFT adapter."""
-    runtime = launched_runtime(config.launch)
+    runtime = launched_runtime(config.launch, for_trainer=True)
     with begin("sft", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
         base = load_base(work.parents["base"].path, config.base, config.precision)
-        outcome = _make_adapter(config, base, work)
+        runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
+        outcome = _make_adapter(config, base, work, runtime.zero)
         if outcome.held_out_loss is not None:
             log.info("held-out loss %.3f -> %.3f nats per token", outcome.initial_loss, outcome.held_out_loss)
         work.draft.splits = ("sft",) if outcome.method == "lora" else ()
@@ -36,7 +40,7 @@ def run(config: Config) -> Path:
     return final
 
 
-def _make_adapter(config: Config, base: LoadedBase, work: Work) -> SftOutcome:
+def _make_adapter(config: Config, base: LoadedBase, work: Work, zero: Zero = 0) -> SftOutcome:
     if config.sft.import_path is not None:
         return import_sft(base, config.sft.import_path, work.folder)
     if config.sft.method == "none":
@@ -45,7 +49,7 @@ def _make_adapter(config: Config, base: LoadedBase, work: Work) -> SftOutcome:
     rows = read_jsonl(path, Demonstration) if path.stat().st_size else []
     train = [row for row in rows if row.split == "sft"]
     held_out = [row for row in rows if row.split == "validation"]
-    return train_sft(base, train, held_out, config.sft, config.seed, work.folder, work.tracker)
+    return train_sft(base, train, held_out, config.sft, config.seed, work.folder, work.tracker, zero=zero)
 
 
 if __name__ == "__main__":

@@ -128,11 +128,17 @@ def tiny_encoder(folder: Path, *, labels: int | None = None, seed: int = 6) -> P
 
 
 def tiny_base(
-    tmp_path: Path, *, config: BaseConfig | None = None, precision: str = "fp32", name: str = "base", **options: Any
+    tmp_path: Path,
+    *,
+    config: BaseConfig | None = None,
+    precision: str = "fp32",
+    name: str = "base",
+    recompute: bool = False,
+    **options: Any,
 ) -> LoadedBase:
     """Write a tiny base artifact below `tmp_path` and load it."""
     folder = tmp_path / name
-    config = config or BaseConfig()
+    config = config or BaseConfig(gradient_checkpointing=recompute)
     if not (folder / "base.json").exists():
         tiny_folder(folder, **options)
         describe_base(config, folder)

@@ -1,10 +1,16 @@
 """Configuration of the base model and of its prompt format."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from rlhf.config.embedded import EmbeddedConfig
 from rlhf.config.fields import output, result, section, speed
+
+Zero = Literal[0, 1, 2, 3]
+"""A DeepSpeed ZeRO stage (Rajbhandari et al. 2020); 0 is plain data parallelism."""
+Offload = Literal["none", "optimizer", "all"]
 
 
 @section
@@ -61,8 +67,22 @@ class LaunchConfig:
 
     processes: int = speed(1, ge=1, le=1024)
     """Processes per node: one per GPU; 1 runs in-process without a launcher."""
-    zero: Literal[0, 2, 3] = speed(0)
-    """DeepSpeed ZeRO stage; 0 means plain data parallelism."""
+    zero: Zero = speed(0)
+    """DeepSpeed ZeRO stage: what processes share out. 1 optimiser state, 2 also gradients, 3 also the base; 0 nothing."""
+    offload: Offload = speed("none")
+    """What DeepSpeed keeps in the host's memory instead of the GPU's: `optimizer` state, or `all`, the base too (zero 3)."""
+    timeout_minutes: float = speed(30.0, gt=0)
+    """How long a process waits for the others before the stage is given up."""
+
+    @model_validator(mode="after")
+    def _offload_has_what_it_needs(self) -> Self:
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero < needed:
+            raise ValueError(
+                f"offload is {self.offload!r} and zero is {self.zero}: it needs zero {needed}{'' if needed == 3 else ' or more'}; "
+                "raise zero, or set offload to none"
+            )
+        return self
 
 
 @section

@@ -233,6 +233,8 @@ class PpoConfig:
     """Tokens per forward pass and process, padding included; episodes of neighbouring lengths share one."""
     rollout_batch_size: int = speed(128, ge=1)
     """Episodes decoded together, per process."""
+    gather_to_decode: bool = speed(False)
+    """With launch.zero 3, hold the whole base in every GPU while responses are decoded: much faster, where it fits."""
     epochs: int = result(4, ge=1)
     """Passes over each batch of episodes."""
     stop_epochs_kl: float | None = result(None, gt=0)

@@ -211,7 +211,12 @@ def gathered(parameters: list[Any], *, write: bool = False) -> Iterator[None]:
         parameters: What to gather; all ranks must pass the same.
         write: Spread what the first rank wrote to all ranks at the end.
     """
-    sharded = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    sharded = [
+        parameter
+        for parameter in parameters
+        # What an outer context holds is whole already, and DeepSpeed refuses to gather it twice.
+        if hasattr(parameter, "ds_id") and not getattr(parameter, "_ds_z3_gathered_param_context_depth", 0)
+    ]
     if not sharded:
         yield
         return
@@ -299,6 +304,10 @@ def _load_model(source: Path, config: BaseConfig, dtype: torch.dtype, device: to
 
     disable_progress_bar()  # loading is one line of a stage's work, not a bar of its own
     options: dict[str, Any] = {}
+    if config.quantization == "4bit" and is_deepspeed_zero3_enabled():
+        raise ConfigError(
+            "launch.zero is 3 and base.quantization is 4bit; 4-bit weights are not sharded: use zero 0 to 2"
+        )
     if config.quantization == "4bit":
         options["quantization_config"] = _four_bit(dtype)
     if device.type == "cuda" and not is_deepspeed_zero3_enabled():  # which places the shards itself

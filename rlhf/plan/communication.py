@@ -3,7 +3,7 @@
 With N GPUs, T trainable parameters (fp32), W bytes of sharded weights, m micro-steps and p gatherings per micro-step, a
 gathering or a reduction that leaves each its part sends (N - 1)/N of what is moved, an all-reduce twice that:
 
-    ZeRO 0    2 (N-1)/N 4 T                                      gradients, once
+    ZeRO 0, 1 2 (N-1)/N 4 T                                      gradients, once; under 1 half of it is the new weights
     ZeRO 2    m (N-1)/N 4 T + (N-1)/N 4 T                        gradients each micro-step, then the new weights
     ZeRO 3    m (N-1)/N 4 T + (N-1)/N 4 T + m p (N-1)/N W        the same, and the base for each pass
 
@@ -12,8 +12,7 @@ trunk; an adapter critic is a second one. The output layer is gathered once per 
 under ZeRO-3 gathers the base for every pass: one for the prompts, one for each further token of the longest response.
 """
 
-from typing import Literal
-
+from rlhf.config.base import Zero
 from rlhf.config.recipe import Config
 from rlhf.plan.activations import SUM_BYTES
 from rlhf.plan.loads import Training
@@ -22,7 +21,7 @@ from rlhf.plan.shape import FLOAT_BYTES, BaseShape
 
 
 def communication_bytes(
-    zero: Literal[0, 2, 3],
+    zero: Zero,
     gpus: int,
     trainable: int,
     *,
@@ -40,7 +39,7 @@ def communication_bytes(
     """
     part = (gpus - 1) / gpus
     gradients = SUM_BYTES * trainable
-    if zero == 0:
+    if zero <= 1:
         return 2 * part * gradients
     moved = part * gradients * (micro_steps + 1)
     return moved + (part * micro_steps * gathered if zero == 3 else 0.0)

@@ -7,6 +7,7 @@ optimiser) is counted once, what a moment needs by itself is not needed at anoth
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rlhf.config.base import Zero
 from rlhf.config.recipe import Config
 from rlhf.models.logprobs import BLOCK_LOGITS, BLOCK_LOGITS_CUDA
 from rlhf.plan.activations import SUM_BYTES, Pass, kept_per_token, largest_block, passing_per_token
@@ -58,7 +59,7 @@ class Layout:
         on_gpu: Whether blocks of logits are a GPU's; a CPU's are smaller, but TRL's tiles have more copies there.
     """
 
-    zero: Literal[0, 2, 3]
+    zero: Zero
     gpus: int
     on_gpu: bool = True
 
@@ -126,9 +127,9 @@ def stage_memory(config: Config, shape: BaseShape, load: Load, layout: Layout) -
 
 
 def _optimiser(trainable: int, layout: Layout) -> int:
-    """AdamW's two moments in fp32; under DeepSpeed also the copy that it steps on. Divided from ZeRO 2 on."""
+    """AdamW's two moments in fp32; under DeepSpeed also the copy that it steps on. Divided from ZeRO 1 on."""
     states = 3 if layout.zero else 2
-    return layout.share(states * SUM_BYTES * trainable, from_stage=2)
+    return layout.share(states * SUM_BYTES * trainable, from_stage=1)
 
 
 def _training(config: Config, shape: BaseShape, load: Load, training: Training, layout: Layout) -> dict[Kind, int]:

@@ -178,12 +178,13 @@ class _Trainer:
         config, progress, update, clock = self.config, self.progress, self.progress.update + 1, Clock()
         prompts, keys = self.prompts.draw(update)
         # 1. Roll out.
-        with clock("rollout"):
+        whole = config.gather_to_decode
+        with clock("rollout"), self.engine.gathered(wanted=whole):
             samples = sample_episodes(
                 self.shared, self.text, prompts, keys, config, self.seed, in_step=self.runtime.in_step
             )
         # 2. Score whole responses.
-        with clock("score"):
+        with clock("score"), self.engine.gathered(wanted=whole and config.score_shaping != "none"):
             scores = score_samples(self.score_fn, samples)
             compared = score_references(
                 self.shared, self.text, samples, keys, self.score_fn, config, self.seed, in_step=self.runtime.in_step
@@ -312,9 +313,10 @@ class _Trainer:
     def _validate(self) -> dict[str, float]:
         if not self.validation:
             return {}
-        numbers, rows = measure_validation(
-            self.shared, self.text, self.validation, self.score_fn, self.config, self.seed, self.runtime
-        )
+        with self.engine.gathered(wanted=self.config.gather_to_decode):
+            numbers, rows = measure_validation(
+                self.shared, self.text, self.validation, self.score_fn, self.config, self.seed, self.runtime
+            )
         score, progress = numbers["validation/score_mean"], self.progress
         within = numbers["validation/kl_nats"] <= self.config.best_max_kl_nats
         if within and (progress.best_update < 0 or score > progress.best_score):

@@ -1,9 +1,13 @@
-"""The tiny PPO task under a launcher: folder, ZeRO stage, jobs. Each job writes a folder of its name."""
+"""The tiny PPO task under a launcher: folder, ZeRO stage, jobs. Each job writes a folder of its name.
+
+A stage such as `3:all` also says what to offload.
+"""
 
 import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,10 +16,12 @@ from rlhf.config.training import PpoConfig
 from rlhf.models.adapters import is_adapter_weight
 from rlhf.models.base import hash_weights
 from rlhf.models.roles import SharedBase, build_shared_base
+from rlhf.ppo import loop
 from rlhf.ppo.loop import learning_rates, make_engine, train_ppo
 from rlhf.ppo.optimise import make_targets, optimise
 from rlhf.ppo.rollout import Rollout, examine, sample_episodes, score_samples
 from rlhf.runtime import Runtime, start_runtime
+from rlhf.sampling import Samples
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
 from tests.tiny import tiny_base, tiny_roles
@@ -27,9 +33,10 @@ ROLLOUT = "rollout.pt"
 WHOLE = ("sampler_gap", "compared_scores", "score_parts")
 
 
-def main(folder: Path, zero: int, jobs: list[str]) -> None:
+def main(folder: Path, stage: str, jobs: list[str]) -> None:
     """Do the jobs: `windows`, `head`, or any other name, which trains from the checkpoint in its folder if there is one."""
-    runtime = start_runtime(zero=zero)  # pyright: ignore[reportArgumentType]
+    zero, _, offload = stage.partition(":")
+    runtime = start_runtime(zero=int(zero), offload=offload or "none")  # pyright: ignore[reportArgumentType]
     for job in jobs:
         if job == "windows":
             take_windows(folder, runtime)
@@ -38,16 +45,30 @@ def main(folder: Path, zero: int, jobs: list[str]) -> None:
 
 
 def train(folder: Path, job: str, runtime: Runtime) -> None:
-    """Train for three updates, the first of them critic warm-up; the job `head` with a critic that is only a head."""
-    config = PpoConfig(**{**SETTINGS, "critic": "head" if job == "head" else "adapter"})
+    """Train for three updates, the first of them critic warm-up; the job `head` with a critic that is only a head.
+
+    `gathered` holds the whole base while it decodes, and writes down in what state it found the output layer then.
+    """
+    changes = {"critic": "head" if job == "head" else "adapter", "gather_to_decode": job == "gathered"}
+    config = PpoConfig(**{**SETTINGS, **changes})
     shared, text = load(folder, config)
     out = folder / job
+    seen: list[tuple[bool, int]] = []
+    decode = loop.sample_episodes
+
+    def watched(*arguments: Any, in_step: Any, **options: Any) -> Samples:
+        seen.append((in_step is None, shared.lm_head.weight.numel()))
+        return decode(*arguments, in_step=in_step, **options)
+
+    loop.sample_episodes = watched
     if runtime.is_main:
         out.mkdir(exist_ok=True)
     runtime.wait()
     tracker = Tracker(out, active=runtime.is_main, bars=False)
     outcome = train_ppo(shared, text, prompts(), prompts(4), even_share, config, 1, out, tracker, runtime)
+    loop.sample_episodes = decode
     if runtime.is_main:
+        (out / "decoded.json").write_text(json.dumps(seen), encoding="utf-8")
         (out / "hash.txt").write_text(outcome.base_hash, encoding="utf-8")
 
 
@@ -79,6 +100,9 @@ def take_windows(folder: Path, runtime: Runtime) -> None:
         _save(shared, out / f"after-{window}", runtime)
     state = engine.state()
     facts = {"hash_before": before, "hash_after": hash_weights(shared.model), "shards": _shards(shared)}
+    if runtime.zero:
+        kept = (engine.module.zero_offload_optimizer(), engine.module.zero_offload_param())
+        facts["offloaded_to"] = [settings and settings.device for settings in kept]
     facts["bf16_loads_as"] = str(tiny_base(folder, precision="bf16", scale=3.0).model.dtype)
     if runtime.is_main:
         save_file(state, out / "optimizer.safetensors")
@@ -113,4 +137,4 @@ def _shards(shared: SharedBase) -> dict[str, tuple[int, int, int]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

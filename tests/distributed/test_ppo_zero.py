@@ -52,7 +52,8 @@ def launch(tmp_path_factory: pytest.TempPathFactory, alone: Path) -> Callable[[i
         shutil.copytree(alone / "base", folder / "base")
         shutil.copy(alone / ROLLOUT, folder / ROLLOUT)
         _lay_out_checkpoint(alone / "adapter", folder / "resumed")
-        _run(folder, processes, zero, "adapter", "head", "windows", "resumed")
+        gathered = ("gathered",) if zero == 3 else ()
+        _run(folder, processes, zero, "adapter", "head", "windows", "resumed", *gathered)
         return folder
 
     return launched
@@ -68,6 +69,17 @@ def test_processes_and_zero_stage_leave_the_numbers_alone(several: Path, alone: 
     _require_same_training(several / job, alone / job)
 
 
+def test_a_base_that_is_gathered_to_decode_gives_the_same_numbers(
+    launch: Callable[[int, int], Path], alone: Path
+) -> None:
+    folder = launch(2, 3)
+    _require_same_training(folder / "gathered", alone / "adapter")
+    whole = json.loads((alone / "adapter/decoded.json").read_text())
+    assert json.loads((folder / "gathered/decoded.json").read_text()) == whole
+    # Left in shards, processes must keep step, and each layer is whole only during its own pass.
+    assert json.loads((folder / "adapter/decoded.json").read_text()) == [[False, 0]] * len(whole)
+
+
 def test_lengths_differ_so_that_processes_must_wait_for_each_other(alone: Path) -> None:
     lengths = torch.load(alone / ROLLOUT, weights_only=True)["response_mask"].sum(dim=1)
     assert lengths.min() < lengths.max()
@@ -80,6 +92,20 @@ def test_windows_over_a_recorded_rollout_are_the_same(several: Path, alone: Path
         for name in (f"policy/{POLICY}", CRITIC, HEAD):
             _require_close(ours / name, theirs / name)
     _require_close(several / "windows/optimizer.safetensors", alone / "windows/optimizer.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("stage", "offloaded_to"), [("1", [None, None]), ("1:optimizer", ["cpu", None]), ("3:all", ["cpu", "cpu"])]
+)
+def test_zero_1_and_offloading_take_the_same_windows(
+    alone: Path, tmp_path: Path, stage: str, offloaded_to: list[str | None]
+) -> None:
+    shutil.copytree(alone / "base", tmp_path / "base")
+    shutil.copy(alone / ROLLOUT, tmp_path / ROLLOUT)
+    _run(tmp_path, 2, stage, "windows")
+    assert json.loads((tmp_path / "windows/facts.json").read_text())["offloaded_to"] == offloaded_to
+    for name in (f"after-3/policy/{POLICY}", f"after-3/{CRITIC}", f"after-3/{HEAD}", "optimizer.safetensors"):
+        _require_close(tmp_path / "windows" / name, alone / "windows" / name)
 
 
 def test_critic_warm_up_leaves_the_bytes_of_the_policy_alone(several: Path) -> None:
@@ -123,7 +149,7 @@ def test_a_bf16_base_is_loaded_in_bf16(several: Path) -> None:
     assert json.loads((several / "windows/facts.json").read_text())["bf16_loads_as"] == "torch.bfloat16"
 
 
-def _run(folder: Path, processes: int, zero: int, *jobs: str) -> None:
+def _run(folder: Path, processes: int, zero: int | str, *jobs: str) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     program = ["tests.distributed.ppo_program", str(folder), str(zero), *jobs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}

@@ -17,7 +17,7 @@ from rlhf.models.base import LoadedBase, hash_weights
 from rlhf.models.roles import RoleSource, build_shared_base
 from rlhf.records import Demonstration
 from rlhf.sft import SftOutcome, import_sft, make_zero_adapter, train_sft
-from rlhf.sft_rows import IGNORED, RightPadding, make_rows
+from rlhf.sft_rows import IGNORED, EpochOrder, RightPadding, filled_up, make_rows
 from rlhf.tracking import Tracker, read_metrics
 from stages.sft import _make_adapter
 from tests.tiny import TINY_LORA, tiny_base
@@ -67,8 +67,8 @@ def files(folder: Path) -> dict[str, bytes]:
 class DyingTracker(Tracker):
     """Dies while it logs a chosen step, as a killed process would between two steps."""
 
-    def __init__(self, folder: Path, last: int) -> None:
-        super().__init__(folder, bars=False)
+    def __init__(self, folder: Path, last: int, *, active: bool = True) -> None:
+        super().__init__(folder, active=active, bars=False)
         self._last = last
 
     def log(self, step: int, metrics: Any) -> None:
@@ -95,6 +95,23 @@ def test_padding_is_on_the_right_and_ignored() -> None:
     assert batch["input_ids"].tolist() == [[5, 6, 3], [7, 8, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [[IGNORED, 6, IGNORED], [IGNORED, 8, 9]]
+
+
+def test_fillers_come_last_and_every_epoch_has_its_own_order() -> None:
+    rows = [{"input_ids": [i, i], "labels": [IGNORED, i]} for i in range(5)]
+    filled = filled_up(rows, 4)
+    assert filled[:5] == rows
+    assert len(filled) == 8
+    assert {label for row in filled[5:] for label in row["labels"]} == {IGNORED}
+    assert filled_up(rows, 5) == rows
+    order = EpochOrder(5, 3, seed=1)
+    epochs: list[list[int]] = []
+    for epoch in (0, 1, 0):
+        order.set_epoch(epoch)
+        epochs.append(list(order))
+    assert len(order) == 8
+    assert all(sorted(epoch[:5]) == [0, 1, 2, 3, 4] and epoch[5:] == [5, 6, 7] for epoch in epochs)
+    assert epochs[0] == epochs[2] != epochs[1]
 
 
 def test_every_overlong_demonstration_is_named(tmp_path: Path) -> None:

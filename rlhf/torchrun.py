@@ -1,0 +1,69 @@
+"""torch's launcher, which says in one message why a process failed and exits with that process's code.
+
+    python -m rlhf.torchrun --standalone --nproc_per_node 2 -m stages.ppo CONFIG
+
+When one process fails, the launcher ends the others, which then complain that they lost it. Each writes its own message
+into a file that the launcher names (see `rlhf.entry`); the one who failed first, and by himself, is heard.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlhf.entry import INTERRUPTED, LAUNCHER, TERMINATED, steady_streams
+from rlhf.errors import printable
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run torch's launcher and return the exit code."""
+    from torch.distributed import DistError, run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    steady_streams()
+    os.environ[LAUNCHER] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the launcher would do it too, with a warning
+    logging.disable(logging.CRITICAL)
+    try:
+        run.run(run.parse_args(arguments))
+    except ChildFailedError as error:
+        code, message = describe(error.failures)
+    except SignalException as error:
+        code, message = 128 + error.sigval, ""  # the first process has said so
+    except (DistError, RendezvousError) as error:
+        code, message = 1, f"the nodes did not find each other; are --address and --port those of node 0? ({error})"
+    else:
+        code, message = 0, ""
+    if message:
+        sys.stderr.write(f"error: {printable(message)}\n")
+    return code
+
+
+def describe(failures: Mapping[int, Any]) -> tuple[int, str]:
+    """Return the exit code of a group of processes and what to say of it; nothing where a signal ended them in good order.
+
+    Args:
+        failures: torch's account of every process that failed, by rank.
+    """
+    told = (INTERRUPTED, TERMINATED)
+    ended = {rank: one for rank, one in failures.items() if one.exitcode not in (*told, -signal.SIGTERM)}
+    if not ended:
+        codes = {one.exitcode for one in failures.values()} & set(told)
+        return (codes.pop() if codes else TERMINATED), ""
+    alone = {rank: one for rank, one in ended.items() if not one.error_file_data.get("lost_another")}
+    rank, first = min((alone or ended).items(), key=lambda item: item[1].error_file_data.get("time", item[1].timestamp))
+    if "time" in first.error_file_data:
+        return first.error_file_data["code"], f"rank {rank}: {first.message['message']}"
+    if first.exitcode < 0:
+        name = signal.Signals(-first.exitcode).name
+        hint = "; did the machine run out of memory?" if first.exitcode == -signal.SIGKILL else ""
+        return 128 - first.exitcode, f"rank {rank} was ended by {name}{hint}"
+    return first.exitcode, f"rank {rank} ended with exit code {first.exitcode}; what it said stands above"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Processes that end in a chosen way: what the second of them does, then a collective that the first waits in."""
+
+import os
+import signal
+import sys
+import time
+
+from rlhf.entry import guarded
+from rlhf.errors import DataError
+from rlhf.runtime import Runtime, start_runtime
+
+LIMIT_MINUTES = 0.1
+
+
+def act(ending: str) -> None:
+    """End as asked: `error`, `same-error`, `killed`, `bug`, `hang`, `other-recipe`, or well."""
+    runtime = start_runtime(timeout_minutes=LIMIT_MINUTES)
+    runtime.wait()
+    if ending == "same-error" or (ending == "error" and not runtime.is_main):
+        raise DataError(f"pairs.jsonl line 41 is no pair, says the process on {os.environ['WORLD_SIZE']}")
+    if not runtime.is_main:
+        _end(ending)
+    recipe = "other" if ending == "other-recipe" and not runtime.is_main else "same"
+    runtime.require_same(recipe=recipe)
+    _count(runtime)
+
+
+def _end(ending: str) -> None:
+    if ending == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ending == "bug":
+        raise AssertionError("ours to mend")
+    if ending == "hang":
+        time.sleep(120)
+
+
+def _count(runtime: Runtime) -> None:
+    sys.stdout.write(f"rank {runtime.process_index} of {len(runtime.gather([runtime.process_index]))}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: act(sys.argv[1])))

@@ -1,0 +1,84 @@
+"""How several processes end: one message, from the one that failed first, and its exit code."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlhf.config.base import LaunchConfig
+from rlhf.launch import launch_line
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "message"),
+    [
+        ("error", 1, "rank 1: pairs.jsonl line 41 is no pair, says the process on 2"),
+        ("same-error", 1, r"rank \d: pairs.jsonl line 41 is no pair, says the process on 2"),
+        ("killed", 128 + signal.SIGKILL, r"rank 1 was ended by SIGKILL; did the machine run out of memory\?"),
+        ("bug", 1, "rank 1 ended with exit code 1; what it said stands above"),
+        (
+            "other-recipe",
+            2,
+            r"rank \d: recipe differs on rank 1: other there, same on rank 0; give all nodes the same recipe.*",
+        ),
+        (
+            "hang",
+            1,
+            r"rank 0: another process ended, or gave no answer for launch.timeout_minutes \(.*Timed out waiting 6000ms.*\); run the "
+            "same command again to go on",
+        ),
+    ],
+)
+def test_a_failure_is_told_once_and_ends_all(ending: str, code: int, message: str) -> None:
+    began = time.monotonic()
+    done = _start([*_launcher(), ending])
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, done.stderr
+    assert re.fullmatch(f"error: {message}", told[0]), told[0]
+    assert done.returncode == code
+    assert time.monotonic() - began < 90
+    assert ("Traceback" in done.stderr) == (ending == "bug"), done.stderr
+    assert "ChildFailedError" not in done.stderr
+
+
+def test_all_is_well_without_a_word_of_the_launcher() -> None:
+    done = _start([*_launcher(), "well"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["rank 0 of 2", "rank 1 of 2"]
+
+
+def test_nodes_meet_and_one_that_fails_ends_the_other() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = [
+        subprocess.Popen(
+            [*_launcher(1, port, rank), "error"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in (0, 1)
+    ]
+    told = [node.communicate(timeout=90)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [1, 1]
+    assert told[1] == "error: rank 1: pairs.jsonl line 41 is no pair, says the process on 2\n"
+    assert told[0].startswith("error: rank 0: another process ended")
+    assert told[0].count("error: ") == 1
+
+
+def _launcher(processes: int = 2, port: int | None = None, rank: int = 0) -> list[str]:
+    place = {} if port is None else {"nodes": 2, "rank": rank, "address": "127.0.0.1", "port": port}
+    line = launch_line("ppo", Path("recipe"), [], LaunchConfig(processes=processes), **place)
+    return [*line[: line.index("stages.ppo")], "tests.distributed.ending_program"]
+
+
+def _start(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    assert command[0] == sys.executable
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
