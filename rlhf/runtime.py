@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rlhf.config.base import LaunchConfig, Offload, Zero
 from rlhf.errors import ConfigError, RlhfError
-from rlhf.zero import engine_settings, require_sound, trainer_environment
+from rlhf.zero import engine_settings, leave_all_to_gloo, require_sound, trainer_environment
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -197,6 +197,8 @@ def start_runtime(
     if zero:
         # DeepSpeed calls what torch renamed; every process would say so at every kind of call.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    if zero and on_cpu:
+        leave_all_to_gloo()
     if zero and for_trainer:
         os.environ.update(trainer_environment(zero, offload))
     elif zero:

@@ -89,6 +89,16 @@ def require_sound(zero: Zero, environment: Mapping[str, str] = os.environ) -> No
         _require_deepspeed(zero)
 
 
+def leave_all_to_gloo() -> None:
+    """Keep DeepSpeed from compiling a kernel for shared memory at its first start on CPUs.
+
+    A build that is killed leaves a lock, for which every later start would wait without an end.
+    """
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def _require_deepspeed(zero: Zero) -> None:
     try:
         version = metadata.version("deepspeed")

@@ -28,10 +28,12 @@ def test_two_processes_answer_as_one_does(finished: Shell, tmp_path: Path, zero:
     for stages in launches:
         program = ["tests.distributed.answers_program", stages, str(RECIPE), f"run={run}", f"launch.zero={zero}"]
         done = subprocess.run(
-            [*launcher, *program], env=finished.environment() | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+            [*launcher, *program],
+            env=finished.environment() | {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(tmp_path / "compiled")},
             capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
+    assert not (tmp_path / "compiled").exists(), "a build that is killed would stop all later starts"
     expected, found = (Artifact.open(folder / "round-1" / "candidates") for folder in (finished.run, run))
     assert found.manifest.content == expected.manifest.content
     assert found.manifest.recorded["processes"] == 2
