@@ -9,7 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import metadata
@@ -322,9 +322,10 @@ class TrainingEngine:
             self.module = runtime.accelerator.prepare(module)
         check_engine(self.module, formats, zero=runtime.zero, processes=runtime.process_count)
 
-    def forward(self, *arguments: Any) -> Any:
-        """Run the module."""
-        return self.module(*arguments)
+    def forward(self, *arguments: Any, last: bool = True) -> Any:
+        """Run the module; `last` is what `backward` will be told."""
+        with self._exchange(last):
+            return self.module(*arguments)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradient of one micro-step; `last` ends the window, after which `step` must follow."""
@@ -332,11 +333,14 @@ class TrainingEngine:
         if self._runtime.zero:
             self.module.set_gradient_accumulation_boundary(last)
             self.module.backward(loss)
-        elif last or self._runtime.process_count == 1:
-            loss.backward()
         else:
-            with self.module.no_sync():
+            with self._exchange(last):
                 loss.backward()
+
+    def _exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Let plain data parallelism sum gradients in the last micro-step alone; it decides in the forward pass."""
+        plain = not self._runtime.zero and self._runtime.process_count > 1
+        return self.module.no_sync() if plain and not last else nullcontext()
 
     def step(self) -> Tensor:
         """Clip, step and clear; return the gradient norm before clipping.

@@ -3,10 +3,12 @@
 With N GPUs, T trainable parameters (fp32), W bytes of sharded weights, m micro-steps and p gatherings per micro-step, a
 gathering or a reduction that leaves each its part sends (N - 1)/N of what is moved, an all-reduce twice that:
 
-    ZeRO 0, 1 2 (N-1)/N 4 T                                      gradients, once; under 1 half of it is the new weights
-    ZeRO 2    m (N-1)/N 4 T + (N-1)/N 4 T                        gradients each micro-step, then the new weights
-    ZeRO 3    m (N-1)/N 4 T + (N-1)/N 4 T + m p (N-1)/N W        the same, and the base for each pass
+    ZeRO 0    2 (N-1)/N 4 T                                      gradients, once
+    ZeRO 1    2 (N-1)/N 4 T + (N-1)/N 4 T                        gradients once, then the new weights
+    ZeRO 2    2 m (N-1)/N 4 T + (N-1)/N 4 T                      gradients in each micro-step, then the new weights
+    ZeRO 3    m (N-1)/N 4 T + (N-1)/N 4 T + m p (N-1)/N W        gradients to their owner, and the base for each pass
 
+DeepSpeed 0.19 sums gradients under ZeRO 1 and 2 by all-reduce, several owners' at once, and drops what is not its own.
 p counts the trunk: forward and backward (twice), forward again with gradient checkpointing (three times), each for every
 trunk; an adapter critic is a second one. The output layer is gathered once per micro-step where logits are read. Decoding
 under ZeRO-3 gathers the base for every pass: one for the prompts, one for each further token of the longest response.
@@ -39,10 +41,10 @@ def communication_bytes(
     """
     part = (gpus - 1) / gpus
     gradients = SUM_BYTES * trainable
-    if zero <= 1:
+    if zero == 0:
         return 2 * part * gradients
-    moved = part * gradients * (micro_steps + 1)
-    return moved + (part * micro_steps * gathered if zero == 3 else 0.0)
+    sums = {1: 2, 2: 2 * micro_steps, 3: micro_steps}[zero]
+    return part * gradients * (sums + 1) + (part * micro_steps * gathered if zero == 3 else 0.0)
 
 
 def gathered_bytes(config: Config, shape: BaseShape, training: Training) -> int:

@@ -194,7 +194,7 @@ def optimise(
         found: list[Tensor] = []
         for number, (part, weight) in enumerate(parts, start=1):
             batch = _micro_batch(rollout, targets, part, runtime.device)
-            loss, statistics = engine.forward(*batch, policy_weight)
+            loss, statistics = engine.forward(*batch, policy_weight, last=number == len(parts))
             engine.backward(loss * (weight / count), last=number == len(parts))
             if weight:
                 found.append(statistics)

@@ -267,9 +267,10 @@ class _Training:
             batch = collate(
                 [chosen[index] for index in part], self._pad, runtime.device, scale=weight, share=self._share
             )
-            scores = self._engine.forward(batch.input_ids, batch.response_mask, batch.row_of)
+            last = number == len(passes)
+            scores = self._engine.forward(batch.input_ids, batch.response_mask, batch.row_of, last=last)
             loss = self._numerator(scores, batch.pairs) / denominator
-            self._engine.backward(loss, last=number == len(passes))
+            self._engine.backward(loss, last=last)
             total += loss.detach()
         factor = learning_rate_factor(step, self._progress.total, config.warmup_share)
         rates = {"adapter": factor * config.learning_rate, "head": factor * config.head_learning_rate}

@@ -56,7 +56,8 @@ def test_bytes_sent_per_optimiser_step() -> None:
     # 1,000 weights are 4,000 bytes; on 4 GPUs a gathering sends three quarters.
     assert communication_bytes(0, 1, 1000) == 0
     assert communication_bytes(0, 4, 1000, micro_steps=5) == 2 * 3000
-    assert communication_bytes(2, 4, 1000, micro_steps=5) == 5 * 3000 + 3000
+    assert communication_bytes(1, 4, 1000, micro_steps=5) == 2 * 3000 + 3000
+    assert communication_bytes(2, 4, 1000, micro_steps=5) == 5 * 2 * 3000 + 3000
     assert communication_bytes(3, 4, 1000, micro_steps=5, gathered=8000) == 5 * 3000 + 3000 + 5 * 6000
 
 
