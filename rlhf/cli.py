@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf.config.load import config_help, load_config, recipe_path, recipes_folder, run_folder, write_schema
-from rlhf.config.recipe import Config
+from rlhf.config.recipe import Config, require_shared_batches
 from rlhf.entry import INTERRUPTED, TERMINATED, guarded, stage_main, steady_streams
 from rlhf.errors import ConfigError, printable
 from rlhf.label_cli import add_label_commands
@@ -275,6 +275,7 @@ def _fields(parsed: argparse.Namespace) -> None:
 
 def _check(parsed: argparse.Namespace) -> None:
     config = _config(parsed)
+    require_shared_batches(config)
     sys.stdout.write(f"{parsed.config}: all right; the run folder is {config.run}\n")
 
 

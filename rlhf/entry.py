@@ -103,7 +103,11 @@ def _tracker(config: Config, run: RunFolder, draft: Draft, *, main: bool) -> Tra
 def stage_main(stage: StageName, run: Callable[[Config], Path], arguments: Sequence[str] | None = None) -> None:
     """Run one stage from the command line: `CONFIG [--section.field VALUE ...]`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(guarded(lambda: _run_stage(stage, run, given)))
+    code = guarded(lambda: _run_stage(stage, run, given))
+    signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # nothing is open any more, and libraries do not expect to be interrupted
+    sys.exit(code)
 
 
 def _run_stage(stage: StageName, run: Callable[[Config], Path], given: list[str]) -> None:

@@ -167,5 +167,6 @@ def _report_inputs(
         verification=read_verification(verification) if verification.is_file() else None,
         manifests=[json.loads((artifact.path / MANIFEST).read_text("utf-8")) for artifact in artifacts.values()],
         rounds=rounds,
+        starts_at_reference=config.ppo.start == config.ppo.reference,
         config_text=dump_config(config),
     )

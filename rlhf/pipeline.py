@@ -12,7 +12,7 @@ from pathlib import Path
 from rlhf.artifacts import RunFolder
 from rlhf.children import run_child, run_module
 from rlhf.config.load import SNAPSHOT, dump_config
-from rlhf.config.recipe import Config
+from rlhf.config.recipe import Config, require_shared_batches
 from rlhf.entry import INTERRUPTED, TERMINATED
 from rlhf.errors import ConfigError, LabelsAtRiskError, RlhfError, WaitingForPeople
 from rlhf.labels.rounds import answers_judge_others, describe_risk, human_answers, retire_round, round_complete
@@ -74,11 +74,11 @@ def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
     if options.dry_run:
         tell_plan(config, _round_for(run, options), options)
         return run
-    _require_outside_models(config, options.target)
+    _require_what_comes_later(config, options.target)
     _require_own_snapshot(run)
     with run.lock():
         if options.new_round:
-            run = _start_round(run)
+            run = _start_round(run, config)
         states = stage_states(config, run, options.target)
         guard_human_answers(config, run, states, discard=options.discard_labels)
         todo = [state.stage for state in states if state.state != "finished"]
@@ -94,7 +94,7 @@ def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
 
 def tell_plan(config: Config, run: RunFolder, options: RunOptions) -> None:
     """Say which stages would run, why, and with which lines; change nothing."""
-    _require_outside_models(config, options.target)
+    _require_what_comes_later(config, options.target)
     states = stage_states(config, run, options.target)
     for state in states:
         if state.state == "finished":
@@ -106,8 +106,9 @@ def tell_plan(config: Config, run: RunFolder, options: RunOptions) -> None:
         log.info("           but it would stop: %s", at_risk)
 
 
-def _require_outside_models(config: Config, target: StageName) -> None:
-    """Find out now that a later stage would miss a model's folder, a commit or a score function."""
+def _require_what_comes_later(config: Config, target: StageName) -> None:
+    """Find out now what a later stage would refuse: batches, or a model's folder, a commit, a score function."""
+    require_shared_batches(config)
     for stage in needed_stages(config, target):
         external_files(stage, config)
 
@@ -164,7 +165,7 @@ def _round_begun(run: RunFolder) -> bool:
     return run.round > 1 and run.find("ppo") is None
 
 
-def _start_round(run: RunFolder) -> RunFolder:
+def _start_round(run: RunFolder, config: Config) -> RunFolder:
     if _round_begun(run):
         log.info("going on with round %d, which has no finished ppo stage yet", run.round)
         return run
@@ -172,7 +173,14 @@ def _start_round(run: RunFolder) -> RunFolder:
         raise RlhfError(f"round {run.round} has no finished ppo stage yet; finish it before starting another round")
     following = RunFolder(run.root, run.round + 1)
     (run.root / f"round-{following.round}").mkdir()
-    log.info("started round %d", following.round)
+    log.info(
+        "started round %d: candidates.policy %s, pairs.rounds %s, ppo.start %s, ppo.reference %s",
+        following.round,
+        config.candidates.policy,
+        config.pairs.rounds,
+        config.ppo.start,
+        config.ppo.reference,
+    )
     return following
 
 

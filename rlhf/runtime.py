@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.config.base import LaunchConfig, Offload, Zero
+from rlhf.config.training import require_shares
 from rlhf.errors import ConfigError, RlhfError
 from rlhf.zero import engine_settings, leave_all_to_gloo, require_sound, trainer_environment
 
@@ -117,8 +118,10 @@ class Runtime:
         Raises:
             ConfigError: It does not divide evenly.
         """
-        if whole % self.process_count:
-            raise ConfigError(f"{name} is {whole}; it must be a multiple of the {self.process_count} processes")
+        try:
+            require_shares(whole, self.process_count, name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         return whole // self.process_count
 
     def own_chunks(self, count: int, size: int) -> list[range]:

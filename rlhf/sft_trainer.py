@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhf.checkpoints import Checkpoints, Progress, evaluation_steps, restore
 from rlhf.config.base import Zero
-from rlhf.config.training import SftConfig, require_multiple
+from rlhf.config.training import SftConfig, fitted_micro_batch, require_shares
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import ADAPTER_WEIGHTS, adapter_parameters, fill, read_safetensors, save_adapter
 from rlhf.models.base import LoadedBase, gathered
@@ -94,8 +94,8 @@ class AdapterTrainer(SFTTrainer):
         arguments = training_arguments(
             config, seed, checkpoints.staging, recompute=base.gradient_checkpointing, zero=zero
         )
-        _set_accumulation(arguments, config)
-        filled = filled_up(rows, config.micro_batch_size * arguments.world_size)
+        _set_passes(arguments, config)
+        filled = filled_up(rows, arguments.per_device_train_batch_size * arguments.world_size)
         self._order = EpochOrder(len(rows), len(filled) - len(rows), seed)
         self._zero: Zero = zero
         total = math.ceil(math.ceil(len(rows) / config.batch_size) * config.epochs)
@@ -221,7 +221,6 @@ def training_arguments(config: SftConfig, seed: int, output_dir: Path, *, recomp
     on_gpu, launched = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1")) > 1 or zero > 0
     arguments = SFTConfig(
         output_dir=str(output_dir),
-        per_device_train_batch_size=config.micro_batch_size,
         per_device_eval_batch_size=config.micro_batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
@@ -260,15 +259,16 @@ def training_arguments(config: SftConfig, seed: int, output_dir: Path, *, recomp
     return arguments
 
 
-def _set_accumulation(arguments: SFTConfig, config: SftConfig) -> None:
-    """Derive the micro-steps per optimiser step, once the number of processes is known.
+def _set_passes(arguments: SFTConfig, config: SftConfig) -> None:
+    """Derive rows per pass and passes per optimiser step, once the number of processes is known.
 
     Raises:
         ConfigError: The batch does not divide among the processes.
     """
-    per_pass = config.micro_batch_size * arguments.world_size
     try:
-        require_multiple(config.batch_size, per_pass, "sft.batch_size", "micro_batch_size times processes")
+        require_shares(config.batch_size, arguments.world_size, "sft.batch_size")
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    arguments.gradient_accumulation_steps = config.batch_size // per_pass
+    share = config.batch_size // arguments.world_size
+    arguments.per_device_train_batch_size = fitted_micro_batch(share, config.micro_batch_size)
+    arguments.gradient_accumulation_steps = share // arguments.per_device_train_batch_size

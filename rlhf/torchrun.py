@@ -60,7 +60,8 @@ def describe(failures: Mapping[int, Any]) -> tuple[int, str]:
         return first.error_file_data["code"], f"rank {rank}: {first.message['message']}"
     if first.exitcode < 0:
         name = signal.Signals(-first.exitcode).name
-        hint = "; did the machine run out of memory?" if first.exitcode == -signal.SIGKILL else ""
+        hint = "; did the machine run out of memory?" if first.exitcode == -signal.SIGKILL else "."
+        hint += " Run the same command again to go on from the last checkpoint"
         return 128 - first.exitcode, f"rank {rank} was ended by {name}{hint}"
     return first.exitcode, f"rank {rank} ended with exit code {first.exitcode}; what it said stands above"
 

@@ -20,6 +20,8 @@ from rlhf.errors import ConfigError
 METRICS_FILE = "metrics.jsonl"
 LOG_FILE_PAUSE_S = 20.0
 log = logging.getLogger(__name__)
+# Whoever imports it hears of a kernel for 4-bit weights on CPUs that could be installed, once in every process.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class Sink(Protocol):

@@ -22,6 +22,23 @@ def require_multiple(whole: int, part: int, whole_name: str, part_name: str) -> 
         )
 
 
+def require_shares(whole: int, processes: int, name: str) -> None:
+    """Refuse a batch that the processes cannot share evenly.
+
+    Raises:
+        ValueError: `whole` is no multiple of `processes`.
+    """
+    if whole % processes:
+        below, above = whole - whole % processes, whole + -whole % processes
+        tried = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(f"{name} is {whole}, which {processes} processes do not share evenly; try {tried}")
+
+
+def fitted_micro_batch(share: int, most: int) -> int:
+    """Return the largest number up to `most` that divides a process's share of a batch."""
+    return max(size for size in range(1, min(share, most) + 1) if share % size == 0)
+
+
 @section
 class SftConfig:
     """Supervised fine-tuning with LoRA, loss on the response only."""
@@ -39,7 +56,7 @@ class SftConfig:
     batch_size: int = result(32, ge=1)
     """Examples per optimiser step, over all processes."""
     micro_batch_size: int = speed(32, ge=1)
-    """Examples per forward pass and process."""
+    """Examples per forward pass and process, at most: a number that divides the process's share of the batch."""
     max_tokens: int = result(512, ge=8)
     """Longer examples are refused, prompt and response together."""
     warmup_share: float = result(0.05, ge=0, lt=1)

@@ -201,7 +201,12 @@ def _find_set(
         return by_id[name]
     try:
         known = by_prompt.get(prompt_key(read_prompt(given)), ())
-    except (DataError, UnusableRow):
+    except (DataError, UnusableRow) as error:
+        if name is None:
+            raise DataError(
+                f"the row names no prompt; it has {', '.join(given)}: give prompt_id, or say with prompt_field which column "
+                "holds the prompt"
+            ) from error
         known = ()
     if len(known) > 1 and carried is not None:
         known = [item for item in known if set(item.responses) == set(_usable(carried))] or known

@@ -9,6 +9,7 @@ from typing import Literal
 
 from rlhf.config.base import LoraSection
 from rlhf.config.recipe import Config
+from rlhf.config.training import fitted_micro_batch
 from rlhf.evaluation.compare import CANDIDATES
 from rlhf.plan.shape import BaseShape
 from rlhf.stage_graph import import_path, needed_stages
@@ -125,17 +126,19 @@ def stage_loads(config: Config, shape: BaseShape, processes: int) -> Iterator[Lo
 def _sft(config: Config, processes: int) -> Load:
     sft = config.sft
     learns = sft.method == "lora"
+    share = max(1, sft.batch_size // processes)
+    rows = fitted_micro_batch(share, sft.micro_batch_size)
     training = Training(
         lora=sft.lora,
-        rows=sft.micro_batch_size,
+        rows=rows,
         width=sft.max_tokens,
         responses=sft.max_tokens,
         trunks=1,
         layers="peft",
         output="fused",
-        masked=sft.micro_batch_size > 1,
+        masked=rows > 1,
         dropout=sft.lora.dropout > 0,
-        micro_steps=max(1, sft.batch_size // (sft.micro_batch_size * processes)),
+        micro_steps=share // rows,
     )
     role = Role("policy", sft.lora, trainable=learns)
     return Load(

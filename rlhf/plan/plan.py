@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rlhf.config.recipe import Config
+from rlhf.config.recipe import Config, unshared_batches
 from rlhf.errors import ConfigError
 from rlhf.plan.activations import SUM_BYTES
 from rlhf.plan.communication import communication_bytes, decoding_bytes, gathered_bytes
@@ -160,21 +160,6 @@ def _variants(
 
 def _refused(config: Config, gpus: int) -> Iterator[str]:
     """Yield what the stages will refuse on so many processes."""
-    parts = {
-        "sft.batch_size": (
-            config.sft.batch_size,
-            config.sft.micro_batch_size * gpus,
-            "sft.micro_batch_size times GPUs",
-        ),
-        "ppo.batch_size": (config.ppo.batch_size, gpus, "GPUs"),
-        "ppo.minibatch_size": (config.ppo.minibatch_size, gpus, "GPUs"),
-        "reward.batch_prompts": (config.reward.batch_prompts, gpus, "GPUs"),
-    }
-    if config.reward.micro_batch_tokens is None:
-        size = config.reward.micro_batch_prompts * gpus
-        parts["reward.batch_prompts"] = (config.reward.batch_prompts, size, "reward.micro_batch_prompts times GPUs")
-    for name, (whole, part, words) in parts.items():
-        if whole % part:
-            yield f"{name} is {whole}, which must be a multiple of {part} ({words})"
+    yield from unshared_batches(config, gpus)
     if config.launch.zero == 3 and config.base.quantization == "4bit":
         yield "launch.zero 3 does not divide a 4-bit base; planned as launch.zero 2"

@@ -49,7 +49,7 @@ def parse_rate(text: str) -> float:
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:[eE]\+?[0-9]+)?)\s*([GTPgtp]?)\s*", text)
     number = _number(found[1]) if found else None
-    if not found or not number:
+    if not found or not number or number * _RATE_UNITS[found[2].upper()] < 1e9:
         raise ConfigError(f"--flops is {text!r}; write operations per second of one GPU, such as 400T or 400e12")
     return number * _RATE_UNITS[found[2].upper()]
 

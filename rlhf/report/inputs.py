@@ -33,6 +33,7 @@ class ReportInputs:
         verification: Content of `verification.json`.
         manifests: Content of every `manifest.json`, in stage order.
         rounds: Gold of all rounds, where there are several.
+        starts_at_reference: Whether PPO began with the policy that its KL is measured against.
         config_text: The resolved configuration.
     """
 
@@ -49,6 +50,7 @@ class ReportInputs:
     verification: Mapping[str, Any] | None = None
     manifests: Sequence[Mapping[str, Any]] = ()
     rounds: Sequence[RoundGold] = ()
+    starts_at_reference: bool = True
     config_text: str = ""
 
 

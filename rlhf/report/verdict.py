@@ -94,7 +94,7 @@ def checks(inputs: ReportInputs) -> list[Check]:
     """Return what was checked; a check without its number is left out."""
     found: list[Check] = []
     summary, figures = inputs.summary or {}, inputs.evaluation
-    if summary.get("step0_kl") is not None:
+    if summary.get("step0_kl") is not None and inputs.starts_at_reference:
         kl = summary["step0_kl"]
         found.append(
             Check("PPO started at the reference", abs(kl) < STEP0_LIMIT, f"KL before the first update {kl:.1e} nats")
@@ -125,7 +125,8 @@ def _evaluation_checks(figures: Mapping[str, Any]) -> list[Check]:
             )
         )
     control = figures["length_controlled"]
-    if control is not None:
+    whole = figures["gold_gain"] if figures["judge"] == "gold" else figures["score_gain"]
+    if control is not None and abs(_in_errors(whole)) >= CLEAR:
         gain = control["gain"]
         found.append(
             Check(

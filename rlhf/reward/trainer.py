@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rlhf.batching import even_out, micro_batches
 from rlhf.checkpoints import Checkpoints, Progress, evaluation_steps, restore
-from rlhf.config.training import RewardConfig, require_multiple
+from rlhf.config.training import RewardConfig, require_shares
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import fill, read_safetensors
 from rlhf.models.base import gathered
@@ -375,17 +375,12 @@ class _Training:
 
 
 def _check_division(config: RewardConfig, runtime: Runtime) -> None:
-    """Refuse a batch that the processes would not share evenly; a token budget cuts whatever each of them has.
+    """Refuse a batch that the processes would not share evenly; passes cut whatever each of them has.
 
     Raises:
         ConfigError: The batch does not divide among the processes.
     """
     try:
-        if config.micro_batch_tokens is None:
-            per_pass = config.micro_batch_prompts * runtime.process_count
-            require_multiple(
-                config.batch_prompts, per_pass, "reward.batch_prompts", "micro_batch_prompts times processes"
-            )
-        require_multiple(config.batch_prompts, runtime.process_count, "reward.batch_prompts", "the number of processes")
+        require_shares(config.batch_prompts, runtime.process_count, "reward.batch_prompts")
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -1,4 +1,4 @@
-"""A tiny reward training under a launcher: folder, ZeRO stage, name, and `lora` or `full` for a model with a base of its own.
+"""A tiny reward training under a launcher: folder, ZeRO stage, and `own` for a model with a base of its own as well.
 
 It writes what it learned, and how it cut its steps.
 """
@@ -23,9 +23,8 @@ LONG, SHORT, HELD_OUT = 6, 11, 5
 BUDGET = 150
 
 
-def main(folder: Path, zero: int, name: str) -> None:
+def train_role(folder: Path, runtime: Runtime, name: str) -> None:
     """Train for one epoch with a token budget."""
-    runtime = start_runtime(zero=zero)  # pyright: ignore[reportArgumentType]
     base = tiny_base(folder)
     shared = build_shared_base(base, {"reward": RoleSource(fresh=TINY_LORA, head=True, trainable=True)}, seed=3)
     pairs = planted_pairs(SHORT, 1, words=4) + planted_pairs(LONG, 3, words=12)
@@ -50,9 +49,8 @@ def main(folder: Path, zero: int, name: str) -> None:
     (out / f"facts-{runtime.process_index}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def train_own(folder: Path, zero: int, name: str, tuning: str) -> None:
+def train_own(folder: Path, runtime: Runtime, name: str, tuning: str = "full") -> None:
     """Train a model with a base of its own on the same pairs, and save it."""
-    runtime: Runtime = start_runtime(zero=zero)  # pyright: ignore[reportArgumentType]
     out = folder / name
     if runtime.is_main:
         out.mkdir()
@@ -73,8 +71,7 @@ def train_own(folder: Path, zero: int, name: str, tuning: str) -> None:
 
 
 if __name__ == "__main__":
-    given = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    if len(sys.argv) > 4:
-        train_own(*given, sys.argv[4])
-    else:
-        main(*given)
+    here, group = Path(sys.argv[1]), start_runtime(zero=int(sys.argv[2]))  # pyright: ignore[reportArgumentType]
+    train_role(here, group, "role")
+    if "own" in sys.argv[3:]:
+        train_own(here, group, "own")

@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 ENGINES = {
     0: ["DistributedDataParallel"],
     1: ["DeepSpeedEngine", "offloads to cpu"],
-    2: ["DeepSpeedEngine"],
-    3: ["DeepSpeedEngine"],
+    2: ["DeepSpeedEngine", "offloads to none"],
+    3: ["DeepSpeedEngine", "offloads to none"],
 }
 JOBS = {
     0: ("straight", "killed", "resumed"),

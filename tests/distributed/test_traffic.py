@@ -32,7 +32,7 @@ def test_each_process_sends_what_the_formula_says(tmp_path: Path, zero: Zero) ->
     done = subprocess.run([*alone, *program], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / f"sent-{zero}.json").read_text())
-    config = Config(base=BaseConfig(model=str(tmp_path / "base")))
+    config = Config(run=tmp_path, base=BaseConfig(model=str(tmp_path / "base")))
     training = Training(LoraSection(rank=RANK), ROWS, WIDTH, 1, 1, "peft", "head", False, False, MICRO_STEPS)
     gathered = gathered_bytes(config, read_shape(config.base), training)
     expected = communication_bytes(zero, 2, found["trainable"], micro_steps=MICRO_STEPS, gathered=gathered)

@@ -99,8 +99,8 @@ def test_gradient_checkpointing_is_advised_before_shards_and_four_bits() -> None
 
 
 def test_batches_that_do_not_divide_are_named() -> None:
-    (line,) = make_plan(load_config(EIGHT), shape_of(LLAMA_8B), 16).refused[:1]
-    assert line == "sft.batch_size is 64, which must be a multiple of 128 (sft.micro_batch_size times GPUs)"
+    (line,) = make_plan(load_config(EIGHT), shape_of(LLAMA_8B), 24).refused[:1]
+    assert line == "sft.batch_size is 64, which 24 processes do not share evenly; try 48 or 72"
     assert make_plan(load_config(EIGHT), shape_of(LLAMA_8B), 8).refused == ()
 
 
