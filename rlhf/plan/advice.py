@@ -13,7 +13,6 @@ from rlhf.plan.loads import PlannedStage
 from rlhf.plan.memory import Moment
 from rlhf.plan.plan import Plan, fits, make_plan
 from rlhf.plan.shape import BaseShape
-from rlhf.stage_graph import LAUNCHED
 
 # A pass may shrink to this share before another kind of change is tried.
 MILD_SHARE = 1 / 8
@@ -184,7 +183,7 @@ def _enough_gpus(
     config: Config, shape: BaseShape, gpus: int, memory: float, hopeless: dict[PlannedStage, int]
 ) -> int | None:
     """Return the least number of GPUs, doubling, on which ZeRO-3 makes the hopeless stages fit; None where none does."""
-    if not hopeless or not hopeless.keys() <= LAUNCHED:
+    if not hopeless:
         return None
     while gpus < MOST_GPUS:
         gpus *= 2

@@ -222,9 +222,6 @@ def assumptions(plan: Plan, rate: float | None) -> Iterator[str]:
         yield "classifiers and functions that score from elsewhere are not counted"
     if any(stage.layout.zero and stage.layout.gpus > 1 for stage in stages):
         yield "reduction buckets are as large as DeepSpeed makes them, whatever the adapters' size"
-    alone = [stage.stage for stage in stages if stage.layout.gpus < plan.gpus]
-    if alone:
-        yield f"{', '.join(alone)}: one process, with the whole base"
     yield "merged decoding keeps the summed weights beside the base's own: fp32 bases only"
     if rate is not None:
         yield (

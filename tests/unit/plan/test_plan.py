@@ -35,13 +35,12 @@ def test_a_65b_base_in_four_bits_trains_within_48_gb() -> None:
 
 @pytest.mark.parametrize("gpus", [1, 8, 64])
 @pytest.mark.parametrize("name", BASES)
-def test_zero_3_divides_the_base_of_launched_stages(name: str, gpus: int) -> None:
+def test_zero_3_divides_the_base_of_every_stage(name: str, gpus: int) -> None:
     attention = ["base.attention=eager"] if name == "176b" else []
     shape = shape_of(BASES[name])
     plan = make_plan(load_config(EIGHT, ["launch.zero=3", *attention]), shape, gpus)
     by_stage = {stage.stage: stage for stage in plan.stages}
-    assert by_stage["ppo"].memory.always["base weights"] == -(-2 * shape.parameters // gpus)
-    assert by_stage["candidates"].memory.always["base weights"] == 2 * shape.parameters
+    assert {stage.memory.always["base weights"] for stage in plan.stages} == {-(-2 * shape.parameters // gpus)}
     assert (by_stage["ppo"].sent_per_step > 0) == (gpus > 1)
     peaks = by_stage["ppo"].peaks
     if gpus > 1:
@@ -61,9 +60,9 @@ def test_what_fits_needs_no_change() -> None:
     ("settings", "gpus", "memory", "expected"),
     [
         (LLAMA_8B, 1, 32e9, {"ppo.rollout_batch_size=32"}),
-        (LLAMA_8B, 8, 24e9, {"launch.zero=3", "evaluate.batch_size="}),
+        (LLAMA_8B, 8, 24e9, {"launch.zero=3"}),
         (LLAMA_8B, 1, 22e9, {"base.quantization=4bit"}),
-        (LLAMA_70B, 8, 80e9, {"base.quantization=4bit"}),
+        (LLAMA_70B, 8, 80e9, {"launch.zero=3"}),
     ],
     ids=["smaller-passes", "shards", "four-bit", "70b"],
 )
@@ -81,13 +80,13 @@ def test_advice_makes_the_recipe_fit(settings: Any, gpus: int, memory: float, ex
 
 
 def test_what_no_setting_makes_fit_is_named() -> None:
-    # Stages that run in one process hold the whole base: 176 billion weights in four bits are 98 GB.
+    # Reward training draws its 64 samples together: 64 rows of 896 tokens are 230 GB of KV cache.
     config = load_config(EIGHT, ["base.attention=eager"])
     advice = advise(config, shape_of(BLOOM_176B), 8, 80e9)
     assert advice.settings is None
-    assert {"candidates", "evaluate"} <= advice.hopeless.keys()
+    assert advice.hopeless.keys() == {"reward"}
     lines = list(describe_advice(advice, 80e9, 8))
-    assert any(re.match(r"No setting makes candidates fit: it needs \d+\.\d\d GB at least", line) for line in lines)
+    assert any(re.match(r"No setting makes reward fit: it needs \d+\.\d\d GB at least", line) for line in lines)
 
 
 def test_gradient_checkpointing_is_advised_before_shards_and_four_bits() -> None:
