@@ -87,6 +87,7 @@ def _changes(config: Config, gpus: int) -> Iterator[Settings]:
                 yield number | shards | recompute
     if config.base.quantization == "none":
         packed: Settings = formats[-1] | {"base.quantization": "4bit"}
+        packed |= {"launch.offload": "optimizer"} if config.launch.offload == "all" else {}
         packed |= {"launch.zero": 2} if config.launch.zero == 3 else {}
         yield packed
         if recompute:
@@ -168,11 +169,12 @@ def _least(config: Config, shape: BaseShape, gpus: int) -> dict[PlannedStage, in
 def _smallest(config: Config) -> Config:
     ones: Settings = {
         "sft.micro_batch_size": 1,
-        "reward.micro_batch_tokens": None,
-        "ppo.micro_batch_tokens": None,
         "candidates.batch_size": 1,
         "reward.micro_batch_prompts": 1,
         "ppo.micro_batch_size": 1,
+        # After the sizes, which need divide nothing where tokens are counted.
+        "reward.micro_batch_tokens": None,
+        "ppo.micro_batch_tokens": None,
         "ppo.rollout_batch_size": 1,
         "evaluate.batch_size": 1,
     }

@@ -114,7 +114,6 @@ def _plan_stage(config: Config, shape: BaseShape, load: Load, gpus: int, *, on_g
         sent = communication_bytes(
             layout.zero, layout.gpus, trainable, micro_steps=load.training.micro_steps, gathered=gathered
         )
-    response = load.decoding.response if load.decoding else 0
     return StagePlan(
         load=load,
         layout=layout,
@@ -124,7 +123,7 @@ def _plan_stage(config: Config, shape: BaseShape, load: Load, gpus: int, *, on_g
         artifact=SUM_BYTES * (trainable or (load.trainable(shape) if load.stage == "sft" else 0)),
         work=stage_work(config, shape, load),
         sent_per_step=sent,
-        sent_to_decode=decoding_bytes(config, shape, layout, response),
+        sent_to_decode=decoding_bytes(config, shape, layout, load.decoding),
         peaks=dict(_variants(config, shape, load, gpus, on_gpu=on_gpu)),
     )
 
@@ -140,7 +139,7 @@ def _variants(
 ) -> Iterator[tuple[Variant, int | None]]:
     for zero in (0, 2, 3):
         packed = zero == 3 and config.base.quantization == "4bit"
-        other = replace(config, launch=replace(config.launch, zero=zero))
+        other = replace(config, launch=replace(config.launch, zero=zero, offload="none"))
         layout = layout_of(other, gpus, on_gpu=on_gpu)
         yield (
             VARIANTS[(0, 2, 3).index(zero)],
@@ -149,7 +148,7 @@ def _variants(
     packed_config = replace(
         config,
         base=replace(config.base, quantization="4bit"),
-        launch=replace(config.launch, zero=min(config.launch.zero, 2)),
+        launch=replace(config.launch, zero=min(config.launch.zero, 2), offload="none"),
     )
     layout = layout_of(packed_config, gpus, on_gpu=on_gpu)
     yield "4-bit", stage_memory(packed_config, shape, load, layout).peak

@@ -11,7 +11,7 @@ from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
 from rlhf.plan.advice import advise
 from rlhf.plan.plan import fits, make_plan
-from rlhf.plan.tell import describe_advice, override_line, parse_memory, parse_rate
+from rlhf.plan.tell import assumptions, describe_advice, override_line, parse_memory, parse_rate
 from tests.conftest import REPOSITORY
 from tests.unit.plan.shapes import BLOOM_176B, HAND, LLAMA_8B, LLAMA_65B, LLAMA_70B, QWEN_05B, recipe, shape_of
 
@@ -119,7 +119,7 @@ def test_rates_are_read(text: str, rate: float) -> None:
     assert parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["fast", "0T", "400X", "4e", ""])
+@pytest.mark.parametrize("text", ["fast", "0T", "400X", "4e", "1e400", ""])
 def test_rates_without_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--flops is .*such as 400T"):
         parse_rate(text)
@@ -171,3 +171,30 @@ def test_a_mistake_is_one_message(
 def test_an_imported_stage_is_not_planned() -> None:
     config = recipe(sft={"import_path": "adapter"}, pairs={"import_path": "pairs.jsonl"})
     assert [stage.stage for stage in make_plan(config, shape_of(HAND), 1).stages] == ["reward", "ppo", "evaluate"]
+
+
+def test_what_is_not_on_the_shared_base_is_said_and_not_counted() -> None:
+    own = recipe(reward={"base": {"model": "another"}}, launch={"zero": 3, "offload": "all"})
+    plan = make_plan(own, shape_of(HAND), 1)
+    assert [stage.stage for stage in plan.stages] == ["sft", "candidates", "ppo", "evaluate"]
+    ppo = plan.stages[2].load
+    assert [(role.name, role.heads) for role in ppo.roles] == [("reference", 0), ("policy", 0), ("critic", 1)]
+    said = " ".join(assumptions(plan, None))
+    assert "reward.base" in said
+    assert "launch.offload all is not counted" in said
+    assert "reward.base" not in " ".join(assumptions(make_plan(recipe(), shape_of(HAND), 1), None))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"launch": {"zero": 3, "offload": "all"}},
+        {"reward": {"micro_batch_prompts": 3, "micro_batch_tokens": 64}},
+        {"ppo": {"micro_batch_size": 3, "micro_batch_tokens": 64}},
+    ],
+    ids=["offload", "reward-tokens", "ppo-tokens"],
+)
+def test_advice_passes_through_no_recipe_that_would_be_refused(change: dict[str, Any]) -> None:
+    advice = advise(recipe(**change), shape_of(HAND), 2, 1e6)
+    assert advice.settings is None  # not even the room that is left free is there
+    assert "ppo" in advice.hopeless
