@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
             2,
             r"rank \d: recipe differs on rank 1: other there, same on rank 0; give all nodes the same recipe.*",
         ),
+        ("no-trl", 2, r"rank \d: version of trl differs on rank 1: none there, [\d.]+ on rank 0; give all nodes .*"),
         (
             "hang",
             1,
@@ -70,6 +71,22 @@ def test_nodes_meet_and_one_that_fails_ends_the_other() -> None:
     assert told[1] == "error: rank 1: pairs.jsonl line 41 is no pair, says the process on 2\n"
     assert told[0].startswith("error: rank 0: another process ended")
     assert told[0].count("error: ") == 1
+
+
+def test_a_signal_that_reaches_every_process_and_is_passed_on_stops_in_good_order() -> None:
+    # As a batch system does it: all processes of the job get SIGTERM, and `rlhf launch` passes its own on.
+    launcher = subprocess.Popen([*_launcher(), "stop"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text(encoding="ascii").split()
+    for number in (*map(int, children), launcher.pid):
+        os.kill(number, signal.SIGTERM)
+    time.sleep(0.3)
+    launcher.send_signal(signal.SIGTERM)
+    told, errors = launcher.communicate(timeout=60)
+    assert told == "kept\n" * 2, errors
+    assert launcher.returncode == 128 + signal.SIGTERM
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == ["error: rank 0: stopped"]
 
 
 def _launcher(processes: int = 2, port: int | None = None, rank: int = 0) -> list[str]:
