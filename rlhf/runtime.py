@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 ECHO_SECONDS = 5.0
 """A signal that comes again so soon is the same one: batch systems and terminals signal all processes, launchers pass theirs on."""
-COMPUTING = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes")
+COMPUTING: tuple[str, ...] = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes")
 
 
 class StoppedBySignal(RlhfError):
