@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.stage_graph import STAGES, StageName
+from rlhf.stage_graph import LAUNCHED, STAGES, StageName
 from tests.faults.campaign import DAMAGES, Bench, Outcome, Trial, attempt, damage, plan_trials, table
 from tests.pipeline.conftest import Shell
 
@@ -41,7 +41,7 @@ def test_a_campaign_reaches_every_stage_in_every_way() -> None:
     assert len(kills) == 100
     assert {trial.stage for trial in kills} == set(STAGES)
     assert {(trial.stage, trial.mode) for trial in kills if trial.fault == "one killed"} == {
-        (stage, mode) for stage in ("sft", "reward", "ppo") for mode in ("zero2", "zero3")
+        (stage, mode) for stage in LAUNCHED for mode in ("zero2", "zero3")
     }
     for fault in ("terminated", "disk full"):
         assert {trial.stage for trial in trials if trial.fault == fault} == set(STAGES)
