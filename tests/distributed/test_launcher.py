@@ -1,5 +1,6 @@
 """How several processes end: one message, from the one that failed first, and its exit code."""
 
+import contextlib
 import os
 import re
 import signal
@@ -78,8 +79,7 @@ def test_a_signal_that_reaches_every_process_and_is_passed_on_stops_in_good_orde
     launcher = subprocess.Popen([*_launcher(), "stop"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert launcher.stdout is not None
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text(encoding="ascii").split()
-    for number in (*map(int, children), launcher.pid):
+    for number in (*_children(launcher), launcher.pid):
         os.kill(number, signal.SIGTERM)
     time.sleep(0.3)
     launcher.send_signal(signal.SIGTERM)
@@ -87,6 +87,26 @@ def test_a_signal_that_reaches_every_process_and_is_passed_on_stops_in_good_orde
     assert told == "kept\n" * 2, errors
     assert launcher.returncode == 128 + signal.SIGTERM
     assert [line for line in errors.splitlines() if line.startswith("error: ")] == ["error: rank 0: stopped"]
+
+
+def test_no_process_outlives_a_launcher_that_was_killed() -> None:
+    launcher = subprocess.Popen([*_launcher(), "stop"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    children = _children(launcher)
+    launcher.kill()
+    try:
+        # Their end of the pipe closes when both are gone; none says that it kept anything.
+        assert launcher.communicate(timeout=20)[0] == ""
+    finally:
+        for number in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
+def _children(process: "subprocess.Popen[str]") -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii")
+    return [int(number) for number in found.split()]
 
 
 def _launcher(processes: int = 2, port: int | None = None, rank: int = 0) -> list[str]:
