@@ -7,7 +7,6 @@ would leave CUDA unusable in forked children, and stages take longer there.
 """
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import runpy
@@ -17,14 +16,15 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
 from typing import Any
 
+from rlhf.entry import ask_for_parents_death
 from rlhf.launch import has_gpu, launch_environment
 from rlhf.lock import locks_held
 
-PR_SET_PDEATHSIG = 1
 PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -32,7 +32,11 @@ def run_child(line: Sequence[str]) -> int:
     """Run a command; pass SIGTERM and SIGINT on to it and return its exit code."""
     with _passing_on() as signals:
         process = subprocess.Popen(
-            line, env=launch_environment(), pass_fds=locks_held, preexec_fn=_ask_for_parents_death
+            line,
+            env=launch_environment(),
+            pass_fds=locks_held,
+            # As `_end_with_parent`; a child of the server has the server for a parent.
+            preexec_fn=partial(ask_for_parents_death, signal.SIGTERM),
         )
         signals.pass_to(process.send_signal)
         code = process.wait()
@@ -115,12 +119,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _ask_for_parents_death() -> None:
-    """Ask Linux for the same on behalf of a command (a child of the server has the server for a parent)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class _Signals:

@@ -1,6 +1,7 @@
 """How a stage begins and ends: configuration in, parents checked, draft published, errors told in one message."""
 
 import contextlib
+import ctypes
 import errno
 import io
 import json
@@ -23,6 +24,7 @@ from rlhf.tracking import Tracker, configure_logging, open_sinks
 
 log = logging.getLogger(__name__)
 INTERRUPTED, TERMINATED = 130, 143
+PR_SET_PDEATHSIG = 1
 LAUNCHER = "RLHF_LAUNCHER"
 """Set for processes whose launcher tells what made them fail (see `rlhf.torchrun`)."""
 _LOST = re.compile(
@@ -138,6 +140,8 @@ def steady_streams() -> None:
 def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
     """Run an action; turn what a user can cause into one message and an exit code."""
     steady_streams()
+    if LAUNCHER in os.environ:
+        ask_for_parents_death(signal.SIGKILL)
     configure_logging(verbose=verbose, main_process=main_process())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
@@ -170,6 +174,15 @@ def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
         _fail(f"{limit} ({str(error).splitlines()[0]}); run the same command again to go on", 1, lost_another=True)
         return 1
     return 0
+
+
+def ask_for_parents_death(number: signal.Signals) -> None:
+    """Ask Linux to send this process a signal when its parent is gone.
+
+    A launcher that is killed leaves its processes alone, and nothing would keep the next run out of their folder.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _leave(number: int, frame: object) -> None:

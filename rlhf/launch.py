@@ -36,7 +36,7 @@ def launch_line(
         port: A free port of node 0.
 
     Raises:
-        ConfigError: The node numbers do not fit.
+        ConfigError: The node numbers do not fit, or there is no such port.
     """
     if nodes < 1:
         raise ConfigError(f"--nodes is {nodes}; give 1 or more")
@@ -44,6 +44,8 @@ def launch_line(
         raise ConfigError(f"--rank is {rank}, --nodes is {nodes}; ranks go from 0 to {nodes - 1}")
     if nodes > 1 and not address:
         raise ConfigError("--nodes above 1 needs --address, the name of node 0 as the others reach it")
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port is {port}; ports go from 1 to 65535")
     # Without dashes: the launcher takes `--run` for an abbreviation of an option of its own.
     settings = [f"{field}={text}" for field, text in read_overrides(overrides)]
     settings += [

@@ -7,6 +7,7 @@ DeepSpeed is dropped without a word. Both are checked at the start.
 import logging
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -26,7 +27,9 @@ from rlhf.zero import engine_settings, leave_all_to_gloo, require_sound, trainer
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-COMPUTING = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes")
+ECHO_SECONDS = 5.0
+"""A signal that comes again so soon is the same one: batch systems and terminals signal all processes, launchers pass theirs on."""
+COMPUTING: tuple[str, ...] = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes")
 
 
 class StoppedBySignal(RlhfError):
@@ -141,13 +144,19 @@ class Runtime:
 
     @contextmanager
     def noticing_signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into a flag while work runs; a second signal acts as usual."""
+        """Turn SIGTERM and SIGINT into a flag while work runs; another one, `ECHO_SECONDS` later or more, acts as usual."""
         before: dict[int, Any] = {}
+        first: float | None = None
 
         def notice(number: int, frame: FrameType | None) -> None:
+            nonlocal first
+            if first is None:
+                first = time.monotonic()
+                log.warning("signal %d: stopping after this update", number)
+            elif time.monotonic() - first >= ECHO_SECONDS:
+                signal.signal(number, before[number])
+                signal.raise_signal(number)
             self._signal.append(number)
-            log.warning("signal %d: stopping after this update", number)
-            signal.signal(number, before[number])
 
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
@@ -283,8 +292,8 @@ def number_formats(module: nn.Module) -> dict[str, list[str]]:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of the packages that numbers depend on."""
-    found: dict[str, str] = {}
+    """Return the versions of the packages that numbers depend on; `none` of one that is not installed."""
+    found = dict.fromkeys(COMPUTING, "none")
     for name in COMPUTING:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from rlhf.entry import INTERRUPTED, LAUNCHER, TERMINATED, steady_streams
@@ -28,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ[LAUNCHER] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the launcher would do it too, with a warning
     logging.disable(logging.CRITICAL)
+    _heed_signals()
     try:
-        run.run(run.parse_args(arguments))
+        run.run(run.parse_args(["--signals_to_handle", "SIGHUP,SIGQUIT", *(arguments or sys.argv[1:])]))
     except ChildFailedError as error:
         code, message = describe(error.failures)
     except SignalException as error:
@@ -41,6 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if message:
         sys.stderr.write(f"error: {printable(message)}\n")
     return code
+
+
+def _heed_signals() -> None:
+    """End the processes in good order at SIGTERM and SIGINT, once; torch's own handler leaves them alone at the second one."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    from rlhf.runtime import ECHO_SECONDS
+
+    first: float | None = None
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if first is None or time.monotonic() - first >= ECHO_SECONDS:
+            first = time.monotonic()
+            raise SignalException(f"signal {number}", sigval=signal.Signals(number))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, heed)
 
 
 def describe(failures: Mapping[int, Any]) -> tuple[int, str]:

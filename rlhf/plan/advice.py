@@ -13,7 +13,6 @@ from rlhf.plan.loads import PlannedStage
 from rlhf.plan.memory import Moment
 from rlhf.plan.plan import Plan, fits, make_plan
 from rlhf.plan.shape import BaseShape
-from rlhf.stage_graph import LAUNCHED
 
 # A pass may shrink to this share before another kind of change is tried.
 MILD_SHARE = 1 / 8
@@ -88,6 +87,7 @@ def _changes(config: Config, gpus: int) -> Iterator[Settings]:
                 yield number | shards | recompute
     if config.base.quantization == "none":
         packed: Settings = formats[-1] | {"base.quantization": "4bit"}
+        packed |= {"launch.offload": "optimizer"} if config.launch.offload == "all" else {}
         packed |= {"launch.zero": 2} if config.launch.zero == 3 else {}
         yield packed
         if recompute:
@@ -169,11 +169,12 @@ def _least(config: Config, shape: BaseShape, gpus: int) -> dict[PlannedStage, in
 def _smallest(config: Config) -> Config:
     ones: Settings = {
         "sft.micro_batch_size": 1,
-        "reward.micro_batch_tokens": None,
-        "ppo.micro_batch_tokens": None,
         "candidates.batch_size": 1,
         "reward.micro_batch_prompts": 1,
         "ppo.micro_batch_size": 1,
+        # After the sizes, which need divide nothing where tokens are counted.
+        "reward.micro_batch_tokens": None,
+        "ppo.micro_batch_tokens": None,
         "ppo.rollout_batch_size": 1,
         "evaluate.batch_size": 1,
     }
@@ -184,7 +185,7 @@ def _enough_gpus(
     config: Config, shape: BaseShape, gpus: int, memory: float, hopeless: dict[PlannedStage, int]
 ) -> int | None:
     """Return the least number of GPUs, doubling, on which ZeRO-3 makes the hopeless stages fit; None where none does."""
-    if not hopeless or not hopeless.keys() <= LAUNCHED:
+    if not hopeless:
         return None
     while gpus < MOST_GPUS:
         gpus *= 2

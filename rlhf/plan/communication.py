@@ -11,13 +11,14 @@ gathering or a reduction that leaves each its part sends (N - 1)/N of what is mo
 DeepSpeed 0.19 sums gradients under ZeRO 1 and 2 by all-reduce, several owners' at once, and drops what is not its own.
 p counts the trunk: forward and backward (twice), forward again with gradient checkpointing (three times), each for every
 trunk; an adapter critic is a second one. The output layer is gathered once per micro-step where logits are read. Decoding
-under ZeRO-3 gathers the base for every pass: one for the prompts, one for each further token of the longest response.
+under ZeRO-3 gathers the base for every pass: one for the prompts, one for each further token of the longest response; or, with
+`ppo.gather_to_decode`, once.
 """
 
 from rlhf.config.base import Zero
 from rlhf.config.recipe import Config
 from rlhf.plan.activations import SUM_BYTES
-from rlhf.plan.loads import Training
+from rlhf.plan.loads import Decoding, Training
 from rlhf.plan.memory import Layout
 from rlhf.plan.shape import FLOAT_BYTES, BaseShape
 
@@ -59,8 +60,9 @@ def gathered_bytes(config: Config, shape: BaseShape, training: Training) -> int:
     return training.trunks * (passes * (trunk + experts) + embeddings) + number * head
 
 
-def decoding_bytes(config: Config, shape: BaseShape, layout: Layout, response: int) -> float:
-    """Return the bytes that each GPU sends to decode one batch of rows: the base for each token of the longest response."""
-    if not layout.sharded:
+def decoding_bytes(config: Config, shape: BaseShape, layout: Layout, decoding: Decoding | None) -> float:
+    """Return the bytes that each GPU sends to decode one batch of rows: the base for each token of the longest response, or once."""
+    if decoding is None or not layout.sharded:
         return 0.0
-    return response * FLOAT_BYTES[config.precision] * shape.parameters * (layout.gpus - 1) / layout.gpus
+    gatherings = 1 if decoding.whole else decoding.response
+    return gatherings * FLOAT_BYTES[config.precision] * shape.parameters * (layout.gpus - 1) / layout.gpus

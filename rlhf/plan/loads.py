@@ -66,13 +66,17 @@ class Training:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Rows decoded together: `prompts` different ones of `prompt` tokens, `response` more for each row."""
+    """Rows decoded together: `prompts` different ones of `prompt` tokens, `response` more for each row.
+
+    `whole` tells whether ZeRO-3 puts the base together once for all tokens (`ppo.gather_to_decode`).
+    """
 
     lora: LoraSection
     rows: int
     prompts: int
     prompt: int
     response: int
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Load:
 
 
 def stage_loads(config: Config, shape: BaseShape, processes: int) -> Iterator[Load]:
-    """Yield the loads of the stages that a recipe needs and that use a model.
+    """Yield the loads of the stages that a recipe needs and that use the shared base.
 
     Args:
         config: The recipe.
@@ -119,7 +123,8 @@ def stage_loads(config: Config, shape: BaseShape, processes: int) -> Iterator[Lo
     }
     needed = needed_stages(config)
     for stage in PLANNED:
-        if stage in needed and (stage == "evaluate" or import_path(stage, config) is None):
+        elsewhere = stage == "reward" and config.reward.base.model is not None
+        if stage in needed and not elsewhere and (stage == "evaluate" or import_path(stage, config) is None):
             yield makers[stage]()
 
 
@@ -200,7 +205,7 @@ def _ppo(config: Config, processes: int) -> Load:
         micro_steps=max(1, -(-ppo.minibatch_size // (rows * processes))),
     )
     roles = [Role("reference", lora), Role("policy", lora, trainable=True)]
-    judged = config.score.reward != 0
+    judged = _has_reward_role(config)
     if judged:
         roles.append(Role("reward", _reward_lora(config), config.reward.heads))
     if critic is not None:
@@ -208,7 +213,12 @@ def _ppo(config: Config, processes: int) -> Load:
         roles.append(Role("critic", start if critic == "adapter" else None, 1, trainable=True))
     decoded = min(ppo.rollout_batch_size, max(1, ppo.batch_size // processes))
     decoding = Decoding(
-        lora, decoded, -(-decoded // ppo.samples_per_prompt), config.prompts.max_tokens, ppo.max_new_tokens
+        lora,
+        decoded,
+        -(-decoded // ppo.samples_per_prompt),
+        config.prompts.max_tokens,
+        ppo.max_new_tokens,
+        whole=ppo.gather_to_decode,
     )
     return Load("ppo", tuple(roles), training, decoding, (ppo.micro_batch_size, width))
 
@@ -216,7 +226,7 @@ def _ppo(config: Config, processes: int) -> Load:
 def _evaluate(config: Config) -> Load:
     evaluate, lora = config.evaluate, config.sft.lora
     roles = [Role("reference", lora), Role("policy", lora)]
-    if config.score.reward != 0:
+    if _has_reward_role(config):
         roles.append(Role("reward", _reward_lora(config), config.reward.heads))
     rows = evaluate.batch_size
     # The policy's answers are one per prompt, so that all prompts of a batch differ.
@@ -228,6 +238,10 @@ def _evaluate(config: Config) -> Load:
 def evaluated_samples(config: Config) -> int:
     """Return how many responses to each test prompt are drawn: those of SFT, and one of the policy."""
     return max(config.evaluate.best_of, CANDIDATES) + 1
+
+
+def _has_reward_role(config: Config) -> bool:
+    return config.score.reward != 0 and config.reward.base.model is None
 
 
 def _reward_lora(config: Config) -> LoraSection:

@@ -225,7 +225,7 @@ def _decoding(config: Config, shape: BaseShape, decoding: Decoding, layout: Layo
     unpacked = number * shape.largest_linear if config.base.quantization == "4bit" else 0
     # Logits, their exponentials, and a float64 copy that is summed.
     per_word = 2 * SUM_BYTES + 8 + (number if number < SUM_BYTES else 0)
-    gathered = number * shape.largest_module if layout.sharded else 0
+    gathered = number * (shape.parameters if decoding.whole else shape.largest_module) if layout.sharded else 0
     return {
         "KV cache": decoding.rows * capacity * len(shape.blocks) * 2 * number * shape.key_width,
         "merge backup": SUM_BYTES * shape.adapted_weights(decoding.lora) if merged else 0,

@@ -12,7 +12,6 @@ from rlhf.plan.loads import Load, PlannedStage, stage_loads
 from rlhf.plan.memory import Layout, Memory, stage_memory
 from rlhf.plan.shape import BaseShape
 from rlhf.plan.work import Work, stage_work
-from rlhf.stage_graph import LAUNCHED
 
 RESERVED_BYTES, FRAGMENTED_SHARE = 1_000_000_000, 0.1
 """A GPU's own context and libraries, and what its allocator loses between tensors: both are left free."""
@@ -74,9 +73,9 @@ def make_plan(config: Config, shape: BaseShape, gpus: int, *, on_gpu: bool = Tru
     """Compute the plan.
 
     Args:
-        config: The recipe; its `launch.zero` says how launched stages divide.
+        config: The recipe; its `launch.zero` says how the processes divide a stage.
         shape: The base.
-        gpus: Processes of launched stages, one per GPU; other stages run on one.
+        gpus: Processes, one per GPU.
         on_gpu: False plans for a CPU, whose blocks of logits have another size.
 
     Raises:
@@ -89,16 +88,15 @@ def make_plan(config: Config, shape: BaseShape, gpus: int, *, on_gpu: bool = Tru
     return Plan(config, shape, gpus, stages, tuple(_refused(config, gpus)))
 
 
-def layout_of(config: Config, stage: PlannedStage, gpus: int, *, on_gpu: bool = True) -> Layout:
-    """Return where a stage runs: on all GPUs if it is launched, otherwise on one; a single process has no DeepSpeed.
+def layout_of(config: Config, gpus: int, *, on_gpu: bool = True) -> Layout:
+    """Return where a stage runs; a single process has no DeepSpeed.
 
     transformers does not shard 4-bit weights, so that they are planned whole.
     """
-    count = gpus if stage in LAUNCHED else 1
-    zero = config.launch.zero if count > 1 else 0
+    zero = config.launch.zero if gpus > 1 else 0
     if zero == 3 and config.base.quantization == "4bit":
         zero = 2
-    return Layout(zero, count, on_gpu)
+    return Layout(zero, gpus, on_gpu)
 
 
 def fits(peak: int, memory: float) -> bool:
@@ -107,7 +105,7 @@ def fits(peak: int, memory: float) -> bool:
 
 
 def _plan_stage(config: Config, shape: BaseShape, load: Load, gpus: int, *, on_gpu: bool) -> StagePlan:
-    layout = layout_of(config, load.stage, gpus, on_gpu=on_gpu)
+    layout = layout_of(config, gpus, on_gpu=on_gpu)
     learns = load.training is not None
     trainable = load.trainable(shape) if learns else 0
     sent = 0.0
@@ -116,7 +114,6 @@ def _plan_stage(config: Config, shape: BaseShape, load: Load, gpus: int, *, on_g
         sent = communication_bytes(
             layout.zero, layout.gpus, trainable, micro_steps=load.training.micro_steps, gathered=gathered
         )
-    response = load.decoding.response if load.decoding else 0
     return StagePlan(
         load=load,
         layout=layout,
@@ -126,7 +123,7 @@ def _plan_stage(config: Config, shape: BaseShape, load: Load, gpus: int, *, on_g
         artifact=SUM_BYTES * (trainable or (load.trainable(shape) if load.stage == "sft" else 0)),
         work=stage_work(config, shape, load),
         sent_per_step=sent,
-        sent_to_decode=decoding_bytes(config, shape, layout, response),
+        sent_to_decode=decoding_bytes(config, shape, layout, load.decoding),
         peaks=dict(_variants(config, shape, load, gpus, on_gpu=on_gpu)),
     )
 
@@ -141,20 +138,19 @@ def _variants(
     config: Config, shape: BaseShape, load: Load, gpus: int, *, on_gpu: bool
 ) -> Iterator[tuple[Variant, int | None]]:
     for zero in (0, 2, 3):
-        alone = gpus == 1 or load.stage not in LAUNCHED
         packed = zero == 3 and config.base.quantization == "4bit"
-        other = replace(config, launch=replace(config.launch, zero=zero))
-        layout = layout_of(other, load.stage, gpus, on_gpu=on_gpu)
+        other = replace(config, launch=replace(config.launch, zero=zero, offload="none"))
+        layout = layout_of(other, gpus, on_gpu=on_gpu)
         yield (
             VARIANTS[(0, 2, 3).index(zero)],
-            None if (alone and zero) or packed else stage_memory(other, shape, load, layout).peak,
+            None if (gpus == 1 and zero) or packed else stage_memory(other, shape, load, layout).peak,
         )
     packed_config = replace(
         config,
         base=replace(config.base, quantization="4bit"),
-        launch=replace(config.launch, zero=min(config.launch.zero, 2)),
+        launch=replace(config.launch, zero=min(config.launch.zero, 2), offload="none"),
     )
-    layout = layout_of(packed_config, load.stage, gpus, on_gpu=on_gpu)
+    layout = layout_of(packed_config, gpus, on_gpu=on_gpu)
     yield "4-bit", stage_memory(packed_config, shape, load, layout).peak
 
 

@@ -1,5 +1,6 @@
 """The plan in words: tables per GPU, what it takes for granted, what fits, and what to change."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -49,7 +50,7 @@ def parse_rate(text: str) -> float:
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:[eE]\+?[0-9]+)?)\s*([GTPgtp]?)\s*", text)
     number = _number(found[1]) if found else None
-    if not found or not number or number * _RATE_UNITS[found[2].upper()] < 1e9:
+    if not found or not number or not 1e9 <= number * _RATE_UNITS[found[2].upper()] < math.inf:
         raise ConfigError(f"--flops is {text!r}; write operations per second of one GPU, such as 400T or 400e12")
     return number * _RATE_UNITS[found[2].upper()]
 
@@ -220,11 +221,12 @@ def assumptions(plan: Plan, rate: float | None) -> Iterator[str]:
         yield "this base decodes in a cache that grows; windows that would keep it smaller are not counted"
     if config.score.classifiers or config.score.functions:
         yield "classifiers and functions that score from elsewhere are not counted"
+    if config.score.reward != 0 and config.reward.base.model is not None:
+        yield "the reward model's own base (reward.base) is not counted: not its training, nor its place in PPO and evaluation"
+    if config.launch.offload != "none":
+        yield f"launch.offload {config.launch.offload} is not counted: what goes to the host's memory is planned on the GPU"
     if any(stage.layout.zero and stage.layout.gpus > 1 for stage in stages):
         yield "reduction buckets are as large as DeepSpeed makes them, whatever the adapters' size"
-    alone = [stage.stage for stage in stages if stage.layout.gpus < plan.gpus]
-    if alone:
-        yield f"{', '.join(alone)}: one process, with the whole base"
     yield "merged decoding keeps the summed weights beside the base's own: fp32 bases only"
     if rate is not None:
         yield (

@@ -4,20 +4,23 @@ import os
 import signal
 import sys
 import time
+from importlib import metadata
 
 from rlhf.entry import guarded
 from rlhf.errors import DataError
-from rlhf.runtime import Runtime, start_runtime
+from rlhf.runtime import Runtime, StoppedBySignal, start_runtime
 
 LIMIT_MINUTES = 0.1
 
 
 def act(ending: str) -> None:
-    """End as asked: `error`, `same-error`, `killed`, `bug`, `hang`, `other-recipe`, or well."""
+    """End as asked: `error`, `same-error`, `killed`, `bug`, `hang`, `other-recipe`, `no-trl`, `stop`, or well."""
     runtime = start_runtime(timeout_minutes=LIMIT_MINUTES)
     runtime.wait()
     if ending == "same-error" or (ending == "error" and not runtime.is_main):
         raise DataError(f"pairs.jsonl line 41 is no pair, says the process on {os.environ['WORLD_SIZE']}")
+    if ending == "stop":
+        _stop(runtime)
     if not runtime.is_main:
         _end(ending)
     recipe = "other" if ending == "other-recipe" and not runtime.is_main else "same"
@@ -32,6 +35,31 @@ def _end(ending: str) -> None:
         raise AssertionError("ours to mend")
     if ending == "hang":
         time.sleep(120)
+    if ending == "no-trl":
+        metadata.version = _version_without_trl
+
+
+def _version_without_trl(name: str) -> str:
+    if name == "trl":
+        raise metadata.PackageNotFoundError(name)
+    return metadata.distribution(name).version
+
+
+def _stop(runtime: Runtime) -> None:
+    """Work until a signal comes, then take a while to keep what was done."""
+    with runtime.noticing_signals():
+        _say("ready")
+        while not runtime.stop_requested:
+            time.sleep(0.02)
+        time.sleep(1.5)
+        runtime.wait()
+        _say("kept")
+    raise StoppedBySignal("stopped")
+
+
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 def _count(runtime: Runtime) -> None:

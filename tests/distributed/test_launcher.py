@@ -1,5 +1,6 @@
 """How several processes end: one message, from the one that failed first, and its exit code."""
 
+import contextlib
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
             2,
             r"rank \d: recipe differs on rank 1: other there, same on rank 0; give all nodes the same recipe.*",
         ),
+        ("no-trl", 2, r"rank \d: version of trl differs on rank 1: none there, [\d.]+ on rank 0; give all nodes .*"),
         (
             "hang",
             1,
@@ -70,6 +72,41 @@ def test_nodes_meet_and_one_that_fails_ends_the_other() -> None:
     assert told[1] == "error: rank 1: pairs.jsonl line 41 is no pair, says the process on 2\n"
     assert told[0].startswith("error: rank 0: another process ended")
     assert told[0].count("error: ") == 1
+
+
+def test_a_signal_that_reaches_every_process_and_is_passed_on_stops_in_good_order() -> None:
+    # As a batch system does it: all processes of the job get SIGTERM, and `rlhf launch` passes its own on.
+    launcher = subprocess.Popen([*_launcher(), "stop"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    for number in (*_children(launcher), launcher.pid):
+        os.kill(number, signal.SIGTERM)
+    time.sleep(0.3)
+    launcher.send_signal(signal.SIGTERM)
+    told, errors = launcher.communicate(timeout=60)
+    assert told == "kept\n" * 2, errors
+    assert launcher.returncode == 128 + signal.SIGTERM
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == ["error: rank 0: stopped"]
+
+
+def test_no_process_outlives_a_launcher_that_was_killed() -> None:
+    launcher = subprocess.Popen([*_launcher(), "stop"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    children = _children(launcher)
+    launcher.kill()
+    try:
+        # Their end of the pipe closes when both are gone; none says that it kept anything.
+        assert launcher.communicate(timeout=20)[0] == ""
+    finally:
+        for number in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
+def _children(process: "subprocess.Popen[str]") -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii")
+    return [int(number) for number in found.split()]
 
 
 def _launcher(processes: int = 2, port: int | None = None, rank: int = 0) -> list[str]:

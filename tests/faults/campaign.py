@@ -10,6 +10,7 @@ was stopped. At the end comes a table; the exit code is 1 if any trial failed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -188,7 +189,7 @@ def _goes_on(bench: Bench, trial: Trial, run: Path, draw: random.Random) -> tupl
         process.wait(draw.uniform(0, bench.seconds(trial.stage, trial.mode)))
         disturbed = 0  # it was done before its time
     except subprocess.TimeoutExpired:
-        _disturb(trial.fault, process, draw)
+        disturb(trial.fault, process, draw)
     try:
         code = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
@@ -204,7 +205,8 @@ def _goes_on(bench: Bench, trial: Trial, run: Path, draw: random.Random) -> tupl
     return disturbed, _difference(bench, trial, run)
 
 
-def _disturb(fault: str, process: "subprocess.Popen[bytes]", draw: random.Random) -> None:
+def disturb(fault: str, process: "subprocess.Popen[bytes]", draw: random.Random) -> None:
+    """Do to a running stage what a fault says."""
     if fault == "terminated":
         process.terminate()
     elif fault == "one killed":
@@ -212,7 +214,13 @@ def _disturb(fault: str, process: "subprocess.Popen[bytes]", draw: random.Random
         if ranks:
             draw.choice(ranks).kill()
     else:
+        # A launcher's processes have sessions of their own.
+        members = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGKILL)
+        for member in members:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(members, PATIENCE)
 
 
 def _environ(process: psutil.Process) -> dict[str, str]:

@@ -1,13 +1,16 @@
 """One disturbance of every kind, each in another stage; `make faults` runs the long campaign (tests/faults/campaign.py)."""
 
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlhf.stage_graph import LAUNCHED, STAGES, StageName
-from tests.faults.campaign import DAMAGES, Bench, Outcome, Trial, attempt, damage, plan_trials, table
+from tests.faults.campaign import DAMAGES, Bench, Outcome, Trial, attempt, damage, disturb, plan_trials, table
 from tests.pipeline.conftest import Shell
 
 pytestmark = pytest.mark.slow
@@ -46,6 +49,16 @@ def test_a_campaign_reaches_every_stage_in_every_way() -> None:
         assert {trial.stage for trial in trials if trial.fault == fault} == set(STAGES)
     for fault in DAMAGES:
         assert {trial.stage for trial in trials if trial.fault == fault} == set(STAGES) - {"base"}
+
+
+def test_a_kill_reaches_processes_in_sessions_of_their_own() -> None:
+    child = "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True).wait()"
+    process = subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+    while not (children := psutil.Process(process.pid).children()):
+        time.sleep(0.02)
+    disturb("killed", process, random.Random(1))
+    assert process.wait(10) < 0
+    assert not any(child.is_running() for child in children)
 
 
 def test_every_damage_changes_a_file(tmp_path: Path) -> None:

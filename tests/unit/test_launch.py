@@ -40,3 +40,9 @@ def test_a_number_of_nodes_is_at_least_one(nodes: int) -> None:
 def test_node_numbers_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         line(processes=2, **options)
+
+
+@pytest.mark.parametrize("port", [0, -5, 65536])
+def test_a_port_that_there_is_not_is_refused(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"--port is {port}; ports go from 1 to 65535"):
+        line(nodes=2, address="node-0", port=port)

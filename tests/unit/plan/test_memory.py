@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from rlhf.config.recipe import Config
-from rlhf.plan.loads import Load, stage_loads
+from rlhf.plan.loads import PLANNED, Load, stage_loads
 from rlhf.plan.memory import BUCKET, Kind, Layout, Memory, stage_memory
 from rlhf.plan.plan import layout_of, make_plan
+from rlhf.stage_graph import LAUNCHED
 from tests.unit.plan.shapes import HAND, LLAMA_8B, recipe, shape_of
 
 SHAPE = shape_of(HAND)
@@ -167,13 +168,14 @@ def test_the_peak_is_the_largest_moment_and_not_the_sum_of_all() -> None:
     assert memory.peak < always + sum(sum(found.values()) for found in memory.moments.values())
 
 
-def test_stages_that_are_not_launched_have_the_whole_base() -> None:
+def test_a_single_process_divides_nothing() -> None:
     config = recipe(launch={"processes": 8, "zero": 3})
-    assert layout_of(config, "ppo", 8) == Layout(3, 8)
-    assert layout_of(config, "candidates", 8) == Layout(0, 1)
+    assert layout_of(config, 8) == Layout(3, 8)
+    assert layout_of(config, 1) == Layout(0, 1)
+    assert set(PLANNED) <= LAUNCHED
 
 
 def test_a_four_bit_base_is_not_divided() -> None:
     config = recipe(launch={"processes": 8, "zero": 3}, base={"quantization": "4bit"})
-    assert layout_of(config, "ppo", 8).zero == 2
+    assert layout_of(config, 8).zero == 2
     assert any("4-bit" in line for line in make_plan(config, shape_of(LLAMA_8B), 8).refused)

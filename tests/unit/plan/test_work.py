@@ -6,7 +6,7 @@ from benchmarks.floor import floor_seconds
 from benchmarks.shapes import EPOCHS, SHAPES, model_config
 from rlhf.plan.communication import communication_bytes, decoding_bytes, gathered_bytes
 from rlhf.plan.loads import stage_loads
-from rlhf.plan.memory import Layout
+from rlhf.plan.memory import Layout, stage_memory
 from rlhf.plan.work import DECODE_UTILISATION, PASS_UTILISATION, Work, stage_work, trunk_flops
 from tests.unit.plan.shapes import HAND, recipe, shape_of
 
@@ -75,5 +75,14 @@ def test_bytes_gathered_in_a_micro_step(recompute: bool, passes: int) -> None:
 
 def test_sharded_decoding_gathers_the_base_for_every_token() -> None:
     config, shape = recipe(), shape_of(HAND)
-    assert decoding_bytes(config, shape, Layout(3, 4), 8) == 8 * 4 * 1704 * 3 / 4
-    assert decoding_bytes(config, shape, Layout(2, 4), 8) == 0
+    (decoding,) = (load.decoding for load in stage_loads(config, shape, 4) if load.stage == "ppo")
+    assert decoding_bytes(config, shape, Layout(3, 4), decoding) == 8 * 4 * 1704 * 3 / 4
+    assert decoding_bytes(config, shape, Layout(2, 4), decoding) == 0
+
+
+def test_a_base_that_is_gathered_to_decode_is_sent_once_and_whole_in_memory() -> None:
+    config, shape = recipe(ppo={"gather_to_decode": True}), shape_of(HAND)
+    (ppo,) = (load for load in stage_loads(config, shape, 4) if load.stage == "ppo")
+    assert decoding_bytes(config, shape, Layout(3, 4), ppo.decoding) == 4 * 1704 * 3 / 4
+    assert stage_memory(config, shape, ppo, Layout(3, 4)).moments["decode"]["all-gather"] == 4 * 1704
+    assert stage_memory(config, shape, ppo, Layout(2, 4)).moments["decode"]["all-gather"] == 0
