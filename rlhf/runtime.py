@@ -198,6 +198,8 @@ def start_runtime(
     """
     require_sound(zero)
     on_cpu = not torch.cuda.is_available()
+    if not on_cpu:
+        require_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
     from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
@@ -233,6 +235,29 @@ def start_runtime(
     return Runtime(accelerator, zero)
 
 
+def require_gpus(processes: int, gpus: int) -> None:
+    """Refuse more processes on a machine than it has GPUs.
+
+    Raises:
+        ConfigError: There are too few.
+    """
+    if processes > gpus:
+        raise ConfigError(
+            f"{processes} processes were started here, and there are {gpus} GPUs; each needs one of its own: lower "
+            "launch.processes (or --processes), or make more visible with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def _started(launch: LaunchConfig) -> int:
+    """Return how many processes there are; say so where the recipe names several and nothing launched them."""
+    if "WORLD_SIZE" not in os.environ and launch.processes > 1:
+        log.warning(
+            "launch.processes is %d, and this is one process without a launcher; `rlhf run` and `rlhf launch` start them all",
+            launch.processes,
+        )
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched_runtime(launch: LaunchConfig, *, for_trainer: bool = False) -> Runtime:
     """Start accelerate as the recipe says; alone, a process needs DeepSpeed for nothing but offloading.
 
@@ -241,7 +266,7 @@ def launched_runtime(launch: LaunchConfig, *, for_trainer: bool = False) -> Runt
     """
     if launch.offload != "none" and not torch.cuda.is_available():
         raise ConfigError(f"launch.offload is {launch.offload!r}, and there is no GPU to take it from; set it to none")
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = _started(launch)
     return start_runtime(
         zero=launch.zero if started > 1 or launch.offload != "none" else 0,
         offload=launch.offload,
@@ -252,7 +277,7 @@ def launched_runtime(launch: LaunchConfig, *, for_trainer: bool = False) -> Runt
 
 def answering_runtime(launch: LaunchConfig) -> Runtime:
     """Start accelerate for a stage that trains nothing: its processes share nothing but, under ZeRO-3, the base's weights."""
-    sharded = launch.zero == 3 and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    sharded = _started(launch) > 1 and launch.zero == 3
     return start_runtime(zero=3 if sharded else 0, timeout_minutes=launch.timeout_minutes)
 
 

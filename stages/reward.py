@@ -69,6 +69,7 @@ def run(config: Config) -> Path:
 
 def _import(config: Config, source: Path, work: Work, runtime: Runtime) -> RewardInfo:
     info = load_reward_info(source)
+    runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=info.base_weights_hash)
     if info.has_own_base:
         info = _change_imported(config, info)
         import_own_reward(source, info, config.precision, work.folder, runtime)

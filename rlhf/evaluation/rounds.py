@@ -15,11 +15,13 @@ class RoundGold:
         round: Its number.
         gold: Mean gold of its answers.
         gain: Gain over the round before, paired by prompt; None for the first.
+        start: Mean gold of the SFT policy on the same prompts, in the evaluation of this round.
     """
 
     round: int
     gold: Estimate
     gain: Estimate | None
+    start: Estimate
 
 
 def compare_rounds(samples: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[RoundGold]:
@@ -35,15 +37,18 @@ def compare_rounds(samples: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[R
         prompts are shared.
     """
     golds = {
-        number: {row["prompt_id"]: row["golds"]["ppo"] for row in rows if row["golds"]["ppo"] is not None}
+        number: {row["prompt_id"]: row["golds"] for row in rows if row["golds"]["ppo"] is not None}
         for number, rows in sorted(samples.items())
     }
     shared = sorted(set.intersection(*map(set, golds.values()))) if golds else []
     if len(golds) < 2 or len(shared) < 2:
         return []
-    values = {number: [of_prompt[prompt] for prompt in shared] for number, of_prompt in golds.items()}
+    values = {
+        name: {number: [of_prompt[prompt][name] for prompt in shared] for number, of_prompt in golds.items()}
+        for name in ("sft", "ppo")
+    }
     found: list[RoundGold] = []
-    for number, own in values.items():
-        gain = paired_gain(own, values[found[-1].round]) if found else None
-        found.append(RoundGold(number, mean_estimate(own), gain))
+    for number, own in values["ppo"].items():
+        gain = paired_gain(own, values["ppo"][found[-1].round]) if found else None
+        found.append(RoundGold(number, mean_estimate(own), gain, mean_estimate(values["sft"][number])))
     return found

@@ -12,9 +12,9 @@ def draw_rounds(inputs: ReportInputs) -> Picture | Missing:
     title = "Round by round"
     if not inputs.rounds:
         return Missing(title, "the run has no two rounds with a gold scorer")
-    start = (inputs.evaluation or {})["policies"]["sft"]["gold"]
     figure, axes = new_figure(2.6)
-    points = [("SFT", start["value"], start["error"], SFT)]
+    start = inputs.rounds[-1].start
+    points = [("SFT", start.value, start.error, SFT)]
     points += [(f"round {found.round}", found.gold.value, found.gold.error, PPO) for found in inputs.rounds]
     axes.plot(range(len(points)), [value for _, value, _, _ in points], color=MUTED, linewidth=0.9, zorder=1)
     for place, (_, value, error, colour) in enumerate(points):

@@ -10,7 +10,7 @@ import torch
 from rlhf import zero
 from rlhf.config.base import LaunchConfig
 from rlhf.errors import ConfigError, ResourceError
-from rlhf.runtime import launched_runtime
+from rlhf.runtime import launched_runtime, require_gpus
 from rlhf.zero import engine_settings, require_sound, trainer_environment
 
 
@@ -101,3 +101,19 @@ def test_a_deepspeed_that_is_known_to_be_broken_or_missing_is_refused(monkeypatc
     monkeypatch.setattr(metadata, "version", missing)
     with pytest.raises(ResourceError, match="launch.zero is 2, and DeepSpeed is not installed"):
         require_sound(2, {})
+
+
+def test_more_processes_than_gpus_are_refused() -> None:
+    require_gpus(4, 4)
+    with pytest.raises(ConfigError, match="8 processes were started here, and there are 4 GPUs"):
+        require_gpus(8, 4)
+
+
+def test_several_processes_that_nobody_launched_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for processes in (1, 8):
+        launched_runtime(LaunchConfig(processes=processes, zero=3))
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert "launch.processes is 8, and this is one process" in caplog.text

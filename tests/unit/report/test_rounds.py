@@ -14,7 +14,7 @@ from tests.unit.report.synthetic import full_inputs
 
 
 def rows(golds: dict[str, float | None]) -> list[dict[str, object]]:
-    return [{"prompt_id": name, "golds": {"ppo": gold}} for name, gold in golds.items()]
+    return [{"prompt_id": name, "golds": {"sft": 0.25, "ppo": gold}} for name, gold in golds.items()]
 
 
 FIRST = rows({"a": 0.1, "b": 0.5, "c": 0.3})
@@ -25,6 +25,7 @@ def test_rounds_are_compared_prompt_by_prompt() -> None:
     first, second = compare_rounds({2: SECOND, 1: FIRST})
     assert (first.round, second.round) == (1, 2)
     assert first.gain is None
+    assert (first.start.value, first.start.count) == (0.25, 3)
     assert first.gold.value == pytest.approx(0.3)
     assert second.gold.value == pytest.approx(0.4)
     assert second.gain is not None
