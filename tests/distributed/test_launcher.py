@@ -23,7 +23,11 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
     [
         ("error", 1, "rank 1: pairs.jsonl line 41 is no pair, says the process on 2"),
         ("same-error", 1, r"rank \d: pairs.jsonl line 41 is no pair, says the process on 2"),
-        ("killed", 128 + signal.SIGKILL, r"rank 1 was ended by SIGKILL; did the machine run out of memory\?"),
+        (
+            "killed",
+            128 + signal.SIGKILL,
+            r"rank 1 was ended by SIGKILL; did the machine run out of memory\? Run the same command again .*",
+        ),
         ("bug", 1, "rank 1 ended with exit code 1; what it said stands above"),
         (
             "other-recipe",
