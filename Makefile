@@ -33,8 +33,9 @@ test: .venv/.installed-dev  ## every test that this machine can run
 fast: .venv/.installed-dev  ## the tests without the slow ones
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not distributed and not ui"
 
-faults: .venv/.installed-dev  ## PPO and the label server killed 20 times at random moments; no disk space
+faults: .venv/.installed-dev  ## every stage disturbed, 100 kills (runs/faults); PPO and the label server killed 20 times each; no disk space
 	FAULT_KILLS=20 $(BIN)/pytest tests/faults
+	$(BIN)/python -m tests.faults.campaign runs/faults
 
 load: .venv/.installed-dev  ## 30,000 answers by 8 processes on both databases; 50 annotators over HTTP (half an hour)
 	$(BIN)/python -m tests.load.store

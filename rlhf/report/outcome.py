@@ -45,7 +45,7 @@ def draw_win_rates(inputs: ReportInputs) -> Picture | Missing:
         "the gold scorer" if figures["judge"] == "gold" else "the very score that PPO raised (there is no gold scorer)"
     )
     caption = (
-        f"n = {figures['prompts']} test prompts, judged by {judge}; 95% Wilson intervals. The dashed line is a coin."
+        f"n = {figures['prompts']:,} test prompts, judged by {judge}; 95% Wilson intervals. The dashed line is a coin."
     )
     return Picture.of(figure, "win-rates", title, caption)
 
@@ -82,7 +82,7 @@ def draw_gold_parts(inputs: ReportInputs) -> Picture | Missing:
     name_colours(axes, [("SFT", SFT), ("PPO", PPO)])
     count = next(iter(parts.values()))["gain"]["count"]
     return Picture.of(
-        figure, "gold-parts", title, f"n = {count} test prompts, paired. What the policy learned, and what it gave up."
+        figure, "gold-parts", title, f"n = {count:,} test prompts, paired. What the policy learned, and what it gave up."
     )
 
 
@@ -213,7 +213,7 @@ def draw_frontier(inputs: ReportInputs, judge: str) -> Picture | Missing:
     trail = f" The pale path is training, seen at {looks} looks at validation prompts." if looks else ""
     samples = curve[-1]["n"]
     caption = (
-        f"n = {figures['prompts']} test prompts; best-of-n estimated without bias from {samples} SFT samples each, "
+        f"n = {figures['prompts']:,} test prompts; best-of-n estimated without bias from {samples} SFT samples each, "
         f"at its KL bound; 95% intervals.{trail}"
     )
     return Picture.of(figure, f"frontier-{judge}", title, caption)
