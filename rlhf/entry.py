@@ -106,9 +106,8 @@ def stage_main(stage: StageName, run: Callable[[Config], Path], arguments: Seque
     """Run one stage from the command line: `CONFIG [--section.field VALUE ...]`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded(lambda: _run_stage(stage, run, given))
-    signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # nothing is open any more, and libraries do not expect to be interrupted
+    # Nothing is open any more, and libraries do not expect to be interrupted while they leave.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(code)
 
 

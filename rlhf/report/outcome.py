@@ -82,7 +82,10 @@ def draw_gold_parts(inputs: ReportInputs) -> Picture | Missing:
     name_colours(axes, [("SFT", SFT), ("PPO", PPO)])
     count = next(iter(parts.values()))["gain"]["count"]
     return Picture.of(
-        figure, "gold-parts", title, f"n = {count:,} test prompts, paired. What the policy learned, and what it gave up."
+        figure,
+        "gold-parts",
+        title,
+        f"n = {count:,} test prompts, paired. What the policy learned, and what it gave up.",
     )
 
 

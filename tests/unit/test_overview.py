@@ -39,7 +39,7 @@ def test_result_shows_any_path_as_it_is(capsys: pytest.CaptureFixture[str], name
     summary = {
         "held_out_prompts": 9, "sft": POLICY, "best_of_n": POLICY, "ppo": POLICY, "gold_gain": 0.1, "gold_gain_se": 0.1,
         "win_rate": 0.5, "win_rate_se": 0.1, "step0_kl": 0.0, "base_hash_unchanged": True, "export_verified": None,
-        "annotators": "scripted", "seconds": 1.0, "peak_memory_mb": 1.0,
+        "annotators": "scripted", "seconds": 1.0, "peak_memory_mb": 1.0, "rounds": [],
     }  # fmt: skip
     Path(name).mkdir(parents=True)
     (Path(name) / SUMMARY).write_text(json.dumps(summary))

@@ -71,6 +71,7 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "evaluate_every": (BEST, 5),
     "evaluation_prompts": (BEST, 1),
     "checkpoint_every": ({}, 3),
+    "gather_to_decode": ({}, True),
     "keep_checkpoints": ({}, 1),
 }
 GUARD_CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
