@@ -78,26 +78,27 @@ class Bench:
         self.modes = tuple(modes)
         self._alone = alone or folder / "whole-alone"
 
-    def whole(self, mode: str) -> Path:
-        """The undisturbed run of a mode."""
-        return self._alone if mode == "alone" else self.folder / f"whole-{mode}"
+    def whole(self, mode: str, stage: StageName) -> Path:
+        """The undisturbed run that has a stage as a mode makes it; what comes before it is always of one process."""
+        return self._alone if mode == "alone" else self.folder / f"whole-{mode}-{stage}"
 
     def prepare(self) -> None:
         """Make the undisturbed runs, each stage by its own command."""
-        alone = self.whole("alone")
+        alone = self._alone
         for stage in STAGES:
             if not (alone / "round-1" / stage / "manifest.json").exists():
                 self._run(stage, "alone", alone)
         for mode in self.modes[1:]:
             for stage in sorted(LAUNCHED):
-                if not (self.whole(mode) / "round-1" / stage / "manifest.json").exists():
-                    self.lay_out(stage, mode, self.whole(mode))
-                    self._run(stage, mode, self.whole(mode))
+                whole = self.whole(mode, stage)
+                if not (whole / "round-1" / stage / "manifest.json").exists():
+                    self.lay_out(stage, mode, whole)
+                    self._run(stage, mode, whole)
 
     def lay_out(self, stage: StageName, mode: str, run: Path) -> None:
         """Copy what comes before a stage into a run folder; hard links would let a fault reach the original."""
         for parent in STAGES[: STAGES.index(stage)]:
-            source, target = self.whole("alone") / "round-1" / parent, run / "round-1" / parent
+            source, target = self._alone / "round-1" / parent, run / "round-1" / parent
             if not target.exists():
                 shutil.copytree(source, target)
 
@@ -120,7 +121,7 @@ class Bench:
 
     def seconds(self, stage: StageName, mode: str) -> float:
         """Return how long the undisturbed stage worked, from its draft to its manifest."""
-        return Artifact.open(self.whole(mode) / "round-1" / stage).manifest.recorded["seconds"]
+        return Artifact.open(self.whole(mode, stage) / "round-1" / stage).manifest.recorded["seconds"]
 
     def _run(self, stage: StageName, mode: str, run: Path) -> None:
         done = subprocess.run(
@@ -253,7 +254,9 @@ def _fills_disk(bench: Bench, trial: Trial, run: Path, draw: random.Random) -> t
     """Run a stage on a small disk with less room than it needs, then give it room."""
     disk = bench.folder / "disk"
     disk.mkdir(exist_ok=True)
-    needed = sum(path.stat().st_size for path in (bench.whole("alone") / "round-1" / trial.stage).rglob("*"))
+    needed = sum(
+        path.stat().st_size for path in (bench.whole("alone", trial.stage) / "round-1" / trial.stage).rglob("*")
+    )
     room = max(4096, int(draw.uniform(0.05, 0.7) * needed))
     line = " ".join(bench.line(trial.stage, "alone", disk / "run"))
     script = (
@@ -319,7 +322,7 @@ def _finish(bench: Bench, trial: Trial, run: Path) -> None:
 
 def _difference(bench: Bench, trial: Trial, run: Path) -> str:
     """Say what differs from the undisturbed run: identity, content, numbers."""
-    expected = Artifact.open(bench.whole(trial.mode) / "round-1" / trial.stage)
+    expected = Artifact.open(bench.whole(trial.mode, trial.stage) / "round-1" / trial.stage)
     found = Artifact.open(run / "round-1" / trial.stage)
     old, new = expected.manifest.content, found.manifest.content
     wrong = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
