@@ -13,6 +13,8 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from sqlalchemy import func, select
+
 from rlhf.config.data import RankingsConfig
 from rlhf.config.recipe import Config
 from rlhf.data.judgements import Columns
@@ -26,6 +28,7 @@ from rlhf.labels.for_people import publish_for_people, require_rankable
 from rlhf.labels.priorities import with_own_priorities
 from rlhf.labels.publishing import publish, round_status
 from rlhf.labels.rounds import store_place, use_server
+from rlhf.labels.schema import annotators, answers
 from rlhf.labels.scripted import run_scripted
 from rlhf.labels.store import Place, Store, open_store
 from rlhf.records import CandidateSet, Ranking, read_jsonl
@@ -63,9 +66,11 @@ def _collect(config: Config, work: Work, sets: list[CandidateSet]) -> ExportMani
     """Publish the candidates, see that they get ranked, and write the export of the answers."""
     imported, number = config.rankings.import_path, work.run.round
     scripted = config.rankings.source == "scripted" and imported is None
+    place = _place(config, work)
     if scripted:
         require_rankable(sets)
-    with open_store(_place(config, work), create=True) as store:
+        _forget_scripts(Path(place))
+    with open_store(place, create=True) as store:
         if imported is None and not scripted:
             settings = with_own_priorities(config.rankings, work.run.labels, number)
             publish_for_people(store, sets, settings, round=number, seed=config.seed)
@@ -100,6 +105,18 @@ def _place(config: Config, work: Work) -> Place:
         return work.run.labels / f"scripted-{key}.db"
     use_server(work.run.labels, config.rankings.database)
     return store_place(work.run.labels)
+
+
+def _forget_scripts(place: Path) -> None:
+    """Remove what scripts answered in an attempt that was cut short: they would take other turns in what is left of it."""
+    if not place.exists():
+        return
+    with open_store(place) as store, store.reading() as connection:
+        query = select(func.count()).select_from(answers.join(annotators)).where(annotators.c.kind != "scripted")
+        by_people = connection.execute(query).scalar_one()
+    if not by_people:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{place}{suffix}").unlink(missing_ok=True)
 
 
 def _let_scripts_rank(config: Config, store: Store, number: int) -> None:

@@ -21,6 +21,7 @@ SEED = time.time_ns() % 1_000_000
     ("stage", "fault"),
     [
         ("sft", "killed"),
+        ("rankings", "killed"),
         ("evaluate", "terminated"),
         ("candidates", "disk full"),
         ("pairs", "removed"),
