@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,23 @@ def guarded(action: Callable[[], object], *, verbose: bool = False) -> int:
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # a child of the server (see rlhf.children)
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        code = _code_of(action)
+    except SystemExit as ended:
+        _vanish(ended.code if isinstance(ended.code, int) else 1)
+        raise
+    except Exception:
+        if _in_group():
+            traceback.print_exc()
+            _vanish(1)
+        raise
+    if code:
+        _vanish(code)
+    return code
+
+
+def _code_of(action: Callable[[], object]) -> int:
+    """Run an action and return its exit code; what a user can cause is told."""
+    try:
         action()
         _leave_group()
     except RlhfError as error:
@@ -190,13 +208,26 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(TERMINATED)
 
 
+def _in_group() -> bool:
+    library = sys.modules.get("torch.distributed")
+    return library is not None and library.is_available() and library.is_initialized()
+
+
 def _leave_group() -> None:
     """Part from the other processes; one that simply ends aborts those that still listen to it."""
-    library = sys.modules.get("torch.distributed")
-    if library is not None and library.is_available() and library.is_initialized():
+    if _in_group():
+        library = sys.modules["torch.distributed"]
         if library.get_backend() == "gloo":
             library.barrier()
         library.destroy_process_group()
+
+
+def _vanish(code: int) -> None:
+    """End at once where others were left in the lurch: taking such a group apart aborts, now and then, with a code of its own."""
+    if _in_group():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:

@@ -27,10 +27,10 @@ from trl import SFTConfig, SFTTrainer
 from rlhf.checkpoints import Checkpoints, Progress, evaluation_steps, restore
 from rlhf.config.base import Zero
 from rlhf.config.training import SftConfig, fitted_micro_batch, require_shares
+from rlhf.engine import check_engine, number_formats
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import ADAPTER_WEIGHTS, adapter_parameters, fill, read_safetensors, save_adapter
 from rlhf.models.base import LoadedBase, gathered
-from rlhf.runtime import check_engine, number_formats
 from rlhf.sft_rows import EpochOrder, RightPadding, Row, filled_up
 from rlhf.tracking import Bar, Tracker
 

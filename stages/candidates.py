@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf.candidates import distinct_responses, enough
-from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.data.rankings import import_candidates
 from rlhf.data.splits import require_no_overlap
 from rlhf.decoding import InStep
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import DataError, LabelsAtRiskError
-from rlhf.hashing import derive_seed, hash_value
+from rlhf.hashing import derive_seed
 from rlhf.labels.rounds import describe_risk, human_answers
 from rlhf.models.base import load_base, load_base_text
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
@@ -77,7 +76,7 @@ def _sample_all(config: Config, work: Work, runtime: Runtime) -> list[CandidateS
     prompts = _prompts_of_round(config, work)
     policy = work.parents.get("previous-policy", work.parents["sft"])
     base = load_base(work.parents["base"].path, config.base, config.precision)
-    runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
+    runtime.require_same(config, base.weights_hash)
     shared = build_shared_base(base, {"policy": RoleSource(folder=policy.path)})
     runtime.hold(shared)
     source = f"policy:{policy.identity[:12]}"

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf.artifacts import check_splits
-from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
 from rlhf.evaluation.compare import write_evaluation
 from rlhf.evaluation.draw import Judges, evaluate_policies
 from rlhf.gold import load_gold, load_gold_parts
-from rlhf.hashing import derive_seed, hash_value
+from rlhf.hashing import derive_seed
 from rlhf.models.base import LoadedBase, load_base
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.records import Prompt, read_jsonl
@@ -37,7 +36,7 @@ def run(config: Config) -> Path:
         trained = {name: work.parents[name] for name in ("sft", "reward", "ppo") if name in work.parents}
         check_splits("evaluate", ("test",), trained)
         base = load_base(work.parents["base"].path, config.base, config.precision)
-        runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
+        runtime.require_same(config, base.weights_hash)
         info = load_reward_info(work.parents["reward"].path, base) if "reward" in work.parents else None
         shared = build_shared_base(base, _roles(work, info))
         runtime.hold(shared)

@@ -12,11 +12,10 @@ import logging
 from pathlib import Path
 
 from rlhf.artifacts import check_splits
-from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import ConfigError, DataError
-from rlhf.hashing import derive_seed, hash_value
+from rlhf.hashing import derive_seed
 from rlhf.models.base import LoadedBase, load_base
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
 from rlhf.ppo.loop import train_ppo
@@ -36,7 +35,7 @@ def run(config: Config) -> Path:
     runtime = launched_runtime(config.launch)
     with begin("ppo", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
         base = load_base(work.parents["base"].path, config.base, config.precision)
-        runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
+        runtime.require_same(config, base.weights_hash)
         if config.ppo.import_path is not None:
             import_sft(base, config.ppo.import_path, work.folder)
         else:

@@ -15,11 +15,10 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
 from rlhf.errors import ConfigError
-from rlhf.hashing import derive_seed, hash_value
+from rlhf.hashing import derive_seed
 from rlhf.models.base import load_base
 from rlhf.models.classifiers import unsharded
 from rlhf.models.roles import RoleSource, SharedBase, build_shared_base
@@ -69,7 +68,7 @@ def run(config: Config) -> Path:
 
 def _import(config: Config, source: Path, work: Work, runtime: Runtime) -> RewardInfo:
     info = load_reward_info(source)
-    runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=info.base_weights_hash)
+    runtime.require_same(config, info.base_weights_hash)
     if info.has_own_base:
         info = _change_imported(config, info)
         import_own_reward(source, info, config.precision, work.folder, runtime)
@@ -97,7 +96,7 @@ def _change_imported(config: Config, info: RewardInfo) -> RewardInfo:
 
 def _train_role(config: Config, work: Work, runtime: Runtime) -> RewardInfo:
     base, sft = load_base(work.parents["base"].path, config.base, config.precision), work.parents["sft"].path
-    runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
+    runtime.require_same(config, base.weights_hash)
     shared = build_reward_base(base, sft, config.reward, derive_seed(config.seed, "reward"))
 
     def learn(train: list[PreferencePair], held_out: list[PreferencePair], seed: int) -> RewardOutcome:
@@ -120,7 +119,7 @@ def _train_own(config: Config, name: str, work: Work, runtime: Runtime) -> Rewar
             reward.learning_rate,
         )
     model, text, blank = build_own_model(reward, config.precision, seed)
-    runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=blank.base_weights_hash)
+    runtime.require_same(config, blank.base_weights_hash)
     prompts, responses = _sft_texts(config, work)
 
     def learn(train: list[PreferencePair], held_out: list[PreferencePair], seed: int) -> RewardOutcome:

@@ -12,10 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.config.base import Zero
-from rlhf.config.load import dump_config
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
-from rlhf.hashing import hash_value
 from rlhf.models.base import LoadedBase, load_base
 from rlhf.records import Demonstration, read_jsonl
 from rlhf.runtime import launched_runtime
@@ -29,7 +27,7 @@ def run(config: Config) -> Path:
     runtime = launched_runtime(config.launch, for_trainer=True)
     with begin("sft", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
         base = load_base(work.parents["base"].path, config.base, config.precision)
-        runtime.require_same(recipe=hash_value(dump_config(config)), hash_of_the_base=base.weights_hash)
+        runtime.require_same(config, base.weights_hash)
         outcome = _make_adapter(config, base, work, runtime.zero)
         if outcome.held_out_loss is not None:
             log.info("held-out loss %.3f -> %.3f nats per token", outcome.initial_loss, outcome.held_out_loss)

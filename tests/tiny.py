@@ -29,11 +29,19 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 TINY_LORA = LoraSection(rank=4, alpha=8.0)
+CLASSIFIER: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.3,
+}
 
 
 def tiny_folder(folder: Path, *, template: bool = True, seed: int = 0, hidden: int = 32, scale: float = 1.0) -> Path:
     """Write a model folder: config, safetensors, tokenizer, generation config, optionally a chat template."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_tokenizer_json()), eos_token=END)
+    tokenizer = _tokenizer(eos_token=END)
     if template:
         tokenizer.chat_template = TEMPLATE
     model = tiny_model(len(tokenizer), seed=seed, hidden=hidden, scale=scale)
@@ -75,22 +83,12 @@ def tiny_classifier(
     problem_type: Literal["multi_label_classification"] | None = None,
 ) -> Path:
     """Write a random sequence classifier with a tokenizer of its own."""
-    tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_tokenizer_json()),
-        eos_token=END,
-        pad_token=pad,
-        extra_special_tokens=[START],
-    )
+    tokenizer = _tokenizer(eos_token=END, pad_token=pad, extra_special_tokens=[START])
     if template:
         tokenizer.chat_template = TEMPLATE
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.3,
+        **CLASSIFIER,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
         pad_token_id=None if pad is None else tokenizer.pad_token_id,
@@ -105,17 +103,10 @@ def tiny_classifier(
 
 def tiny_encoder(folder: Path, *, labels: int | None = None, seed: int = 6) -> Path:
     """Write a random two-layer BERT with a tokenizer of its own: a masked language model, or a classifier with so many labels."""
-    tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_tokenizer_json()), pad_token=START, extra_special_tokens=[END]
-    )
+    tokenizer = _tokenizer(pad_token=START, extra_special_tokens=[END])
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.3,
+        **CLASSIFIER,
         id2label={index: f"label {index}" for index in range(labels or 2)},
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -168,6 +159,10 @@ def shake(shared: SharedBase, *roles: str, std: float = 0.05, seed: int = 1) -> 
         for name, parameter in shared.peft_model.named_parameters():
             if any(f".{role}." in name for role in roles) and ".lora_" in name:
                 parameter.add_((torch.randn(parameter.shape, generator=generator) * std).to(parameter.device))
+
+
+def _tokenizer(**tokens: Any) -> Any:
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_tokenizer_json()), **tokens)
 
 
 @cache

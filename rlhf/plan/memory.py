@@ -5,7 +5,7 @@ optimiser) is counted once, what a moment needs by itself is not needed at anoth
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from rlhf.config.base import Zero
 from rlhf.config.recipe import Config
@@ -27,19 +27,7 @@ Kind = Literal[
     "merge backup",
     "all-gather",
 ]
-KINDS: tuple[Kind, ...] = (
-    "base weights",
-    "adapters, heads",
-    "optimiser",
-    "gradients",
-    "reduction buckets",
-    "activations",
-    "temporaries",
-    "logits",
-    "KV cache",
-    "merge backup",
-    "all-gather",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Moment = Literal["loaded", "decode", "read", "train"]
 # Elements of DeepSpeed's reduction buckets: its default, and what configs/deepspeed says for SFT (two, overlapping).
 BUCKET, SFT_BUCKET = 500_000_000, 50_000_000

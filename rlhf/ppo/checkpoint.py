@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from rlhf.config.fields import plain
 from rlhf.config.training import PpoConfig
 from rlhf.disk import publish_folder
+from rlhf.engine import TrainingEngine
 from rlhf.errors import ArtifactError
 from rlhf.hashing import hash_value
 from rlhf.models.adapters import read_safetensors
 from rlhf.models.roles import SharedBase
-from rlhf.runtime import Runtime, TrainingEngine
+from rlhf.runtime import Runtime
 
 FOLDER = "checkpoints"
 STATE_FILE, OPTIMIZER_FILE, RANDOM_FILE = "state.json", "optimizer.safetensors", "random.safetensors"

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from rlhf.config.training import PpoConfig
+from rlhf.engine import TrainingEngine
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.hashing import hash_value
 from rlhf.models.adapters import same_adapter
@@ -46,7 +47,7 @@ from rlhf.ppo.optimise import Optimised, PpoLosses, Targets, make_targets, optim
 from rlhf.ppo.prompts import PromptSource, encode_prompts
 from rlhf.ppo.rollout import Rollout, ScoreFn, examine, sample_episodes, score_references, score_samples
 from rlhf.records import Prompt
-from rlhf.runtime import Runtime, StoppedBySignal, TrainingEngine
+from rlhf.runtime import Runtime, StoppedBySignal
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
 

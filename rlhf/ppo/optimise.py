@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlhf.batching import even_out, micro_batches
 from rlhf.config.training import PpoConfig
+from rlhf.engine import TrainingEngine
 from rlhf.models.logprobs import frozen_head_logprobs, predicting
 from rlhf.models.roles import SharedBase
 from rlhf.ppo.advantages import gae, preference_scores, rloo, shape_scores, token_rewards
@@ -17,7 +18,7 @@ from rlhf.ppo.guard import find_ratio_fault
 from rlhf.ppo.kl import kl_k1
 from rlhf.ppo.losses import ValueLoss, policy_loss, value_loss
 from rlhf.ppo.rollout import Rollout, lay_out
-from rlhf.runtime import Runtime, TrainingEngine
+from rlhf.runtime import Runtime
 from rlhf.tensors import masked_sum, whiten
 
 STATISTICS = ("tokens", "policy_loss", "value_loss", "clipped", "approx_kl", "ratio", "value_clipped", "deviation")

@@ -26,6 +26,7 @@ from torch import Tensor
 from rlhf.batching import even_out, micro_batches
 from rlhf.checkpoints import Checkpoints, Progress, evaluation_steps, restore
 from rlhf.config.training import RewardConfig, require_shares
+from rlhf.engine import TrainingEngine
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import fill, read_safetensors
 from rlhf.models.base import gathered
@@ -45,7 +46,7 @@ from rlhf.reward.examples import (
 from rlhf.reward.losses import PairBatch, each_head, preference_loss
 from rlhf.reward.model import CHECKPOINTS, RewardInfo, RewardModel
 from rlhf.reward.own_base import OwnRewardModel
-from rlhf.runtime import Runtime, StoppedBySignal, TrainingEngine
+from rlhf.runtime import Runtime, StoppedBySignal
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
 

@@ -5,7 +5,9 @@ import signal
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
+from rlhf.config.recipe import Config
 from rlhf.entry import guarded
 from rlhf.errors import DataError
 from rlhf.runtime import Runtime, StoppedBySignal, start_runtime
@@ -23,8 +25,8 @@ def act(ending: str) -> None:
         _stop(runtime)
     if not runtime.is_main:
         _end(ending)
-    recipe = "other" if ending == "other-recipe" and not runtime.is_main else "same"
-    runtime.require_same(recipe=recipe)
+    run = "other" if ending == "other-recipe" and not runtime.is_main else "same"
+    runtime.require_same(Config(run=Path(run)), "weights")
     _count(runtime)
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 
 from rlhf.config.base import LoraSection
+from rlhf.engine import TrainingEngine
 from rlhf.models.roles import RoleSource, build_shared_base
 from rlhf.reward.model import RewardModel
-from rlhf.runtime import Runtime, TrainingEngine, start_runtime
+from rlhf.runtime import Runtime, start_runtime
 from tests.tiny import tiny_base
 
 HIDDEN, RANK = 256, 16

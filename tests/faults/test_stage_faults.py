@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from rlhf.stage_graph import LAUNCHED, STAGES, StageName
-from tests.faults.campaign import DAMAGES, Bench, Outcome, Trial, attempt, damage, disturb, plan_trials, table
+from tests.faults.campaign import plan_trials, table
+from tests.faults.trials import DAMAGES, Bench, Outcome, Trial, attempt, damage, disturb
 from tests.pipeline.conftest import Shell
 
 pytestmark = pytest.mark.slow

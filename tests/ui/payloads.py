@@ -121,5 +121,3 @@ TEMPLATES = {
 }
 
 PAYLOADS: dict[str, str] = SCRIPTS | LOADS | STYLES | UNSEEN | SHAPES | FORMULAS | TEMPLATES
-GIANT = 100_000
-"""Characters from which a payload is one of the giants."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlhf import label_cli
+from rlhf import label_user_cli
 from rlhf.cli import main
 from rlhf.labels.accounts import list_annotators, session_annotator
 from rlhf.labels.answers import submit
@@ -65,7 +65,7 @@ def test_a_password_at_the_keyboard_is_typed_twice(user, place, monkeypatch):
 
     def ask(answers):
         given = iter(answers)
-        monkeypatch.setattr(label_cli, "getpass", lambda prompt: asked.append(prompt) or next(given))
+        monkeypatch.setattr(label_user_cli, "getpass", lambda prompt: asked.append(prompt) or next(given))
 
     ask([PASSWORD, "another horse"])
     assert user("add", "Ada", stdin=Keyboard) == (1, "error: the two passwords differ; nothing was changed\n")

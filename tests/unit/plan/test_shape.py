@@ -22,8 +22,6 @@ from tests.unit.plan.shapes import (
     shape_of,
 )
 
-ALL = LoraSection(rank=16)
-
 
 @pytest.mark.parametrize(
     ("settings", "parameters"),

@@ -16,7 +16,7 @@ from torch import Tensor
 from rlhf.errors import ArtifactError
 from rlhf.models.base import hash_weights
 from rlhf.ppo import checkpoint
-from rlhf.tracking import read_metrics
+from tests.metrics import result_numbers
 from tests.unit.ppo.world import even_share, train
 
 UPDATES = 4
@@ -41,13 +41,7 @@ def require_same(found: Path, expected: Path, updates: int = UPDATES) -> None:
     names += [f"{last}/{name}" for name in ("optimizer.safetensors", "random.safetensors", "state.json")]
     for name in names:
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
-    assert _results(found) == _results(expected)
-
-
-def _results(folder: Path) -> list[dict[str, float]]:
-    machine = ("time/", "memory/")
-    rows = read_metrics(folder / "metrics.jsonl")
-    return [{key: value for key, value in row.items() if not key.startswith(machine)} for row in rows]
+    assert result_numbers(found) == result_numbers(expected)
 
 
 @pytest.mark.parametrize("call", [2, 3, 5])
@@ -67,7 +61,7 @@ def test_a_crash_inside_an_update_changes_nothing(tmp_path: Path, whole: Path, c
     train(tmp_path, updates=UPDATES)
     for name in ("adapter_model.safetensors", "samples.jsonl"):
         assert (tmp_path / "ppo" / name).read_bytes() == (whole / name).read_bytes()
-    assert _results(tmp_path / "ppo") == _results(whole)
+    assert result_numbers(tmp_path / "ppo") == result_numbers(whole)
 
 
 def test_what_a_scorer_draws_goes_on_where_it_was(tmp_path: Path) -> None:

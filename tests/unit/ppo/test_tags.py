@@ -14,7 +14,7 @@ from rlhf.config.fields import effect_of
 from rlhf.config.training import GuardConfig, PpoConfig
 from rlhf.errors import TrainingError
 from rlhf.models.roles import build_shared_base
-from rlhf.tracking import read_metrics
+from tests.metrics import result_numbers
 from tests.tiny import tiny_base, tiny_roles
 from tests.unit.ppo.world import LEARNS, train
 
@@ -107,9 +107,7 @@ def _train(folder: Path, **changes: Any) -> Outcome:
         roles = {name: source for name, source in tiny_roles().items() if name != "critic"}
         shared = build_shared_base(tiny_base(folder, scale=3.0), roles)
     train(folder, shared=shared, **{"updates": 2, "evaluate_every": 2, **changes})
-    rows = read_metrics(folder / "ppo" / "metrics.jsonl")
-    numbers = [{name: row[name] for name in row if not name.startswith(("time/", "memory/"))} for row in rows]
-    return load_file(folder / "ppo" / "adapter_model.safetensors"), numbers
+    return load_file(folder / "ppo" / "adapter_model.safetensors"), result_numbers(folder / "ppo")
 
 
 def _differ(left: Outcome, right: Outcome, tolerance: float) -> bool:
