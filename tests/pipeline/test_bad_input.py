@@ -200,6 +200,14 @@ MISTAKES = [
     Mistake("too few scripts", lambda _: ["rankings", str(RECIPE), "--rankings.overlap", "9"], "rankings.overlap is 9"),
     Mistake("unknown recipe", lambda _: ["run", "nowhere.yaml"], "no such config file"),
     Mistake("unknown field", lambda _: ["run", str(RECIPE), "--ppo.learning-rte", "1"], "did you mean"),
+    *(
+        Mistake(
+            f"{word} on three processes",
+            lambda _, word=word: [*word.split(), str(RECIPE), "launch.processes=3"],
+            "sft.batch_size is 16, which 3 processes do not share evenly; try 15 or 18; reward.batch_prompts is 16",
+        )
+        for word in ("run", "config check")
+    ),
     Mistake("no run", lambda folder: ["chat", str(folder / "nothing"), "--prompt", "x"], "nothing"),
     Mistake("no label database", lambda folder: ["label", "status", str(folder / "no.db")], "no label database"),
     Mistake(

@@ -8,7 +8,9 @@ import pytest
 
 from rlhf.config.fields import effect_of, plain, result_fields
 from rlhf.config.load import SNAPSHOT, config_help, dump_config, json_schema, load_config, parse_config, run_folder
-from rlhf.config.recipe import Config
+from rlhf.config.recipe import Config, unshared_batches
+from rlhf.config.score import LengthConfig, ScoreConfig
+from rlhf.config.training import PpoConfig, SftConfig, fitted_micro_batch
 from rlhf.errors import ConfigError
 
 
@@ -234,3 +236,22 @@ def test_mistakes_in_score_sources_are_told(score: dict[str, Any], says: str) ->
     with pytest.raises(ConfigError) as error:
         parse_config({"run": "x", "score": score}, "test")
     assert says in str(error.value)
+
+
+def test_a_micro_batch_is_the_largest_that_divides_the_share() -> None:
+    assert [fitted_micro_batch(8, most) for most in (1, 3, 4, 7, 8, 32)] == [1, 2, 4, 4, 8, 8]
+    assert fitted_micro_batch(7, 4) == 1
+
+
+def test_batches_that_processes_cannot_share_are_named_with_what_would_do() -> None:
+    config = Config(run=Path("runs/x"), ppo=PpoConfig(advantage="rloo", samples_per_prompt=4, batch_size=128))
+    assert unshared_batches(config, 1) == unshared_batches(config, 4) == []
+    said = unshared_batches(config, 64)
+    assert "ppo.batch_size / ppo.samples_per_prompt is 32, which 64 processes do not share evenly; try 64" in said
+    without_training = Config(
+        run=Path("runs/x"), sft=SftConfig(method="none"), score=ScoreConfig(reward=0.0, length=LengthConfig(weight=1.0))
+    )
+    assert {line.split(" ")[0] for line in unshared_batches(without_training, 7)} == {
+        "ppo.batch_size",
+        "ppo.minibatch_size",
+    }

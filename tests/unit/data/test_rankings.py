@@ -264,3 +264,14 @@ def test_prompt_with_several_sets_needs_the_id_or_the_candidates(tmp_path: Path)
     path = write_rows(tmp_path / "b.jsonl", {"prompt": "Hi?", "ranks": [1, 2]})
     with pytest.raises(DataError, match="line 1: the prompt has 2 candidate sets; say with prompt_id which"):
         import_rankings(path, sets)
+
+
+def test_a_row_without_a_prompt_says_what_it_has(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", {"frage": "Hi?", "antworten": list(SET.responses), "ranks": [1, 2, 3]})
+    with pytest.raises(DataError) as caught:
+        import_rankings(path, [SET])
+    (said,) = problems(caught)
+    assert (
+        "line 1: the row names no prompt; it has frage, antworten, ranks: give prompt_id, or say with prompt_field"
+        in said
+    )

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.integrations import deepspeed
 
 from rlhf.config.base import BaseConfig
 from rlhf.errors import ArtifactError, ConfigError
@@ -109,3 +111,20 @@ def test_dropout_is_off_even_in_training_mode(tmp_path: Path) -> None:
     model = load_base(folder, BaseConfig(), "fp32").model.train()
     ids = torch.arange(2, 12)[None]
     assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_four_bit_weights_are_not_sharded(tmp_path: Path) -> None:
+    class Settings:
+        config: ClassVar[dict[str, Any]] = {}
+
+        def is_zero3(self) -> bool:
+            return True
+
+    folder, settings = tiny_folder(tmp_path / "base"), Settings()
+    describe_base(BaseConfig(), folder)
+    deepspeed.set_hf_deepspeed_config(settings)
+    try:
+        with pytest.raises(ConfigError, match=r"launch.zero is 3 and base.quantization is 4bit"):
+            load_base(folder, BaseConfig(quantization="4bit"), "bf16")
+    finally:
+        deepspeed.unset_hf_deepspeed_config()

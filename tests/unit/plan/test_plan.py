@@ -119,7 +119,7 @@ def test_rates_are_read(text: str, rate: float) -> None:
     assert parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["fast", "0T", "400X", "4e", "1e400", ""])
+@pytest.mark.parametrize("text", ["fast", "0T", "400", "400X", "4e", "1e400", ""])
 def test_rates_without_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--flops is .*such as 400T"):
         parse_rate(text)

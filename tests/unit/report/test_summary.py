@@ -81,6 +81,13 @@ def test_without_gold_the_verdict_claims_little(tmp_path):
     assert any("have people compare" in line for line in limits(inputs))
 
 
+def test_what_was_not_claimed_is_not_checked(tmp_path, inputs):
+    level = full_inputs(tmp_path, gain=0.0)
+    assert not any("length" in check.label for check in checks(level)), "there is no gain that could be length"
+    went_on = replace(inputs, starts_at_reference=False, summary={**inputs.summary, "step0_kl": 1.7})
+    assert not any("started at the reference" in check.label for check in checks(went_on))
+
+
 def test_checks_fail_when_what_they_check_fails(inputs):
     broken = replace(inputs, summary={**inputs.summary, "step0_kl": 0.3, "base_hash_unchanged": False})
     failed = {check.label for check in checks(broken) if not check.passed}
