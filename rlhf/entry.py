@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 INTERRUPTED, TERMINATED = 130, 143
 PR_SET_PDEATHSIG = 1
 LAUNCHER = "RLHF_LAUNCHER"
-"""Set for processes whose launcher tells what made them fail (see `rlhf.torchrun`)."""
+"""A folder, set for processes whose launcher tells what made them fail (see `rlhf.torchrun`)."""
+LAST_WORDS = "last-words"
 _LOST = re.compile(
     r"Connection (closed|reset) by peer|Timed out waiting|Broken pipe|Socket Timeout|Connection refused|"
     r"failed to recv|Watchdog caught|NCCL communicator was aborted|wait timeout after|Gloo connectFullMesh failed"
@@ -256,11 +257,20 @@ def _fail(message: str, code: int, *, lost_another: bool = False) -> None:
 
 
 def _tell_once(message: str) -> None:
-    """Say what all processes of a group have to say."""
-    if main_process():
+    """Say what all processes of a group have to say; to a launcher of ours, which knows whether one of them failed before."""
+    if not main_process():
+        return
+    folder = os.environ.get(LAUNCHER)
+    if folder is None:
         _tell(message)
+    else:
+        with contextlib.suppress(OSError):  # the launcher may be gone, and its folder with it
+            Path(folder, LAST_WORDS).write_text(f"{_rank()}{message}", encoding="utf-8")
 
 
 def _tell(message: str) -> None:
-    prefix = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-    sys.stderr.write(f"error: {prefix}{printable(message)}\n")
+    sys.stderr.write(f"error: {_rank()}{printable(message)}\n")
+
+
+def _rank() -> str:
+    return f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""

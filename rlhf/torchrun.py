@@ -3,19 +3,22 @@
     python -m rlhf.torchrun --standalone --nproc_per_node 2 -m stages.ppo CONFIG
 
 When one process fails, the launcher ends the others, which then complain that they lost it. Each writes its own message
-into a file that the launcher names (see `rlhf.entry`); the one who failed first, and by himself, is heard.
+into a file that the launcher names (see `rlhf.entry`); the one who failed first, and by himself, is heard. What the first
+process says when a signal ends it is heard where nothing failed.
 """
 
 import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rlhf.entry import INTERRUPTED, LAUNCHER, TERMINATED, steady_streams
+from rlhf.entry import INTERRUPTED, LAST_WORDS, LAUNCHER, TERMINATED, steady_streams
 from rlhf.errors import printable
 
 
@@ -27,23 +30,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     steady_streams()
-    os.environ[LAUNCHER] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the launcher would do it too, with a warning
     logging.disable(logging.CRITICAL)
     _heed_signals()
-    try:
-        run.run(run.parse_args(["--signals_to_handle", "SIGHUP,SIGQUIT", *(arguments or sys.argv[1:])]))
-    except ChildFailedError as error:
-        code, message = describe(error.failures)
-    except SignalException as error:
-        code, message = 128 + error.sigval, ""  # the first process has said so
-    except (DistError, RendezvousError) as error:
-        code, message = 1, f"the nodes did not find each other; are --address and --port those of node 0? ({error})"
-    else:
-        code, message = 0, ""
+    with tempfile.TemporaryDirectory(prefix="rlhf-launch-") as folder:
+        os.environ[LAUNCHER] = folder
+        try:
+            run.run(run.parse_args(["--signals_to_handle", "SIGHUP,SIGQUIT", *(arguments or sys.argv[1:])]))
+        except ChildFailedError as error:
+            code, message = describe(error.failures)
+        except SignalException as error:
+            code, message = 128 + error.sigval, ""
+        except (DistError, RendezvousError) as error:
+            code, message = 1, f"the nodes did not find each other; are --address and --port those of node 0? ({error})"
+        else:
+            return 0
+        message = message or _last_words(Path(folder))
     if message:
         sys.stderr.write(f"error: {printable(message)}\n")
     return code
+
+
+def _last_words(folder: Path) -> str:
+    """Return what the first process said when a signal ended it; nothing on nodes without it."""
+    path = folder / LAST_WORDS
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _heed_signals() -> None:

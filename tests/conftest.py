@@ -1,6 +1,7 @@
 """Settings of every test: no network, one thread, and which tests this machine can run."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,14 @@ SKIPS_FAIL = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 def shared_folder() -> Path:
     """Return the folder of real data and models: RLHF_SHARED, or `shared` beside the checkout."""
     return Path(os.environ.get("RLHF_SHARED") or REPOSITORY.parent / "shared").resolve()
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Let no test leave SIGTERM ignored, as a stage that ends in this process does: servers started later would inherit it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ LIMIT_MINUTES = 0.1
 
 
 def act(ending: str) -> None:
-    """End as asked: `error`, `same-error`, `killed`, `bug`, `hang`, `other-recipe`, `no-trl`, `stop`, or well."""
+    """End as asked: `error`, `same-error`, `killed`, `killed-beside-a-sleeper`, `bug`, `hang`, `other-recipe`, `no-trl`, `stop`, or well."""
     runtime = start_runtime(timeout_minutes=LIMIT_MINUTES)
     runtime.wait()
     if ending == "same-error" or (ending == "error" and not runtime.is_main):
@@ -25,13 +25,15 @@ def act(ending: str) -> None:
         _stop(runtime)
     if not runtime.is_main:
         _end(ending)
+    elif ending == "killed-beside-a-sleeper":
+        time.sleep(120)
     run = "other" if ending == "other-recipe" and not runtime.is_main else "same"
     runtime.require_same(Config(run=Path(run)), "weights")
     _count(runtime)
 
 
 def _end(ending: str) -> None:
-    if ending == "killed":
+    if ending.startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     if ending == "bug":
         raise AssertionError("ours to mend")

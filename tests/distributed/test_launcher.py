@@ -28,6 +28,11 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
             128 + signal.SIGKILL,
             r"rank 1 was ended by SIGKILL; did the machine run out of memory\? Run the same command again .*",
         ),
+        (
+            "killed-beside-a-sleeper",  # the launcher ends it before it notices anything itself
+            128 + signal.SIGKILL,
+            "rank 1 was ended by SIGKILL; .*",
+        ),
         ("bug", 1, "rank 1 ended with exit code 1; what it said stands above"),
         (
             "other-recipe",
