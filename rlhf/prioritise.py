@@ -21,7 +21,6 @@ from rlhf.labels.publishing import answered_selections
 from rlhf.labels.rounds import has_store, run_store
 from rlhf.records import CandidateSet, read_jsonl
 
-BATCH = 64
 log = logging.getLogger(__name__)
 
 
@@ -84,12 +83,14 @@ def _order(
     log.info("%d prompts, by reward model %s of round %d", len(sets), reward.identity[:12], reward.manifest.round)
     info = load_reward_info(reward.path)
     if info.has_own_base:
-        doubt = measure_doubt_of_own(load_own_reward(reward.path, config.precision), info, sets, BATCH)
+        doubt = measure_doubt_of_own(
+            load_own_reward(reward.path, config.precision), info, sets, config.reward.score_batch_size
+        )
     else:
         base = load_base(run.read("base", "prioritise").path, config.base, config.precision)
         info = load_reward_info(reward.path, base)
         shared = build_shared_base(base, {"reward": RoleSource(folder=reward.path, head=True)})
-        doubt = measure_doubt(shared, base.text, info, sets, BATCH)
+        doubt = measure_doubt(shared, base.text, info, sets, config.reward.score_batch_size)
     return [
         {
             "prompt_id": sets[number].prompt_id,

@@ -20,11 +20,11 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from rlhf.checkpoints import Checkpoints
-from rlhf.config.base import Zero
 from rlhf.config.training import SftConfig
 from rlhf.models.adapters import BASE_KEY, attach_lora, load_adapter, save_adapter
 from rlhf.models.base import LoadedBase, hash_weights
 from rlhf.records import Demonstration
+from rlhf.runtime import Runtime
 from rlhf.sft_rows import make_rows
 from rlhf.tracking import Tracker
 
@@ -76,8 +76,7 @@ def train_sft(
     seed: int,
     folder: Path,
     tracker: Tracker,
-    *,
-    zero: Zero = 0,
+    runtime: Runtime,
 ) -> SftOutcome:
     """Train the SFT adapter and publish the best one as a PEFT folder.
 
@@ -90,11 +89,12 @@ def train_sft(
         folder: Where the adapter goes. Checkpoints lie in a hidden folder in it until training is done; a run
             that finds one goes on from there and ends with the same bytes.
         tracker: Where numbers go.
-        zero: The ZeRO stage that the runtime was started for.
+        runtime: The processes, started for the trainer.
 
     Raises:
         DataError: There are no demonstrations, or some have too many tokens.
         ConfigError: The batch does not divide among the processes, or a checkpoint is sharded in another way.
+        StoppedBySignal: The process was told to stop; a checkpoint was written.
         TrainingError: A loss or gradient is not finite.
     """
     rows = make_rows(base.text, demonstrations, config.max_tokens, "demonstration")
@@ -106,7 +106,7 @@ def train_sft(
     with _restored(base):
         torch.manual_seed(seed)
         model = attach_lora(base.model, config.lora, ADAPTER, trainable=True)
-        trainer = AdapterTrainer(model, base, rows, held_out_rows, config, seed, checkpoints, tracker, zero)
+        trainer = AdapterTrainer(model, base, rows, held_out_rows, config, seed, checkpoints, tracker, runtime)
         progress = trainer.run()
         assert hash_weights(base.model) == before, "supervised fine-tuning moved the weights of the base"
         _publish(base, model, folder, write=trainer.is_world_process_zero())

@@ -31,6 +31,7 @@ from rlhf.engine import check_engine, number_formats
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import ADAPTER_WEIGHTS, adapter_parameters, fill, read_safetensors, save_adapter
 from rlhf.models.base import LoadedBase, gathered
+from rlhf.runtime import Runtime, StoppedBySignal
 from rlhf.sft_rows import EpochOrder, RightPadding, Row, filled_up
 from rlhf.tracking import Bar, Tracker
 
@@ -39,17 +40,21 @@ _LOGGED = {"loss": "sft/loss", "learning_rate": "sft/learning_rate", "grad_norm"
 
 
 class Watch(TrainerCallback):
-    """Asks for evaluations and checkpoints at their steps, and passes numbers on to our tracker."""
+    """Asks for evaluations and checkpoints at their steps and for a last one at a signal; passes numbers on to our tracker."""
 
-    def __init__(self, progress: Progress, points: Sequence[int], tracker: Tracker) -> None:
+    def __init__(self, progress: Progress, points: Sequence[int], tracker: Tracker, runtime: Runtime) -> None:
         self.progress = progress
         self.bar = Bar(None)
+        self.interrupted = False
         self._points = frozenset(points)
         self._tracker = tracker
+        self._runtime = runtime
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Evaluate and save at the chosen steps."""
+        """Evaluate and save at the chosen steps; save and stop after the step in which a signal came."""
         control.should_evaluate = control.should_save = state.global_step in self._points
+        if state.global_step < self.progress.total and self._runtime.stop_requested:
+            self.interrupted = control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log the held-out loss; stop when patience has run out."""
@@ -89,15 +94,15 @@ class AdapterTrainer(SFTTrainer):
         seed: int,
         checkpoints: Checkpoints,
         tracker: Tracker,
-        zero: Zero = 0,
+        runtime: Runtime,
     ) -> None:
         arguments = training_arguments(
-            config, seed, checkpoints.staging, recompute=base.gradient_checkpointing, zero=zero
+            config, seed, checkpoints.staging, recompute=base.gradient_checkpointing, zero=runtime.zero
         )
         _set_passes(arguments, config)
         filled = filled_up(rows, arguments.per_device_train_batch_size * arguments.world_size)
         self._order = EpochOrder(len(rows), len(filled) - len(rows), seed)
-        self._zero: Zero = zero
+        self._runtime = runtime
         total = math.ceil(math.ceil(len(rows) / config.batch_size) * config.epochs)
         self.progress = Progress("sft", total, config.patience)
         self.best: dict[str, Tensor] = {}
@@ -105,7 +110,7 @@ class AdapterTrainer(SFTTrainer):
         self._checkpoints = checkpoints
         self._held_out = sorted(held_out, key=lambda row: len(row["input_ids"]))
         self._tracker = tracker
-        self._watch = Watch(self.progress, evaluation_steps(total, config.evaluations), tracker)
+        self._watch = Watch(self.progress, evaluation_steps(total, config.evaluations), tracker, runtime)
         super().__init__(
             model=model,
             args=arguments,
@@ -122,7 +127,11 @@ class AdapterTrainer(SFTTrainer):
             parameter.data = parameter.data.float()
 
     def run(self) -> Progress:
-        """Train to the end, from the newest complete checkpoint if there is one, and put the best adapter in place."""
+        """Train to the end, from the newest complete checkpoint if there is one, and put the best adapter in place.
+
+        Raises:
+            StoppedBySignal: The process was told to stop; a checkpoint was written.
+        """
         resumed = self._checkpoints.latest()
         if self.is_world_process_zero():
             self._checkpoints.sweep()
@@ -133,10 +142,14 @@ class AdapterTrainer(SFTTrainer):
         self._tracker.rewind(self.progress.step if resumed else -1)
         self.args.eval_on_start = resumed is None
         if not self.progress.finished:
-            with self._tracker.progress(self.progress.total, "sft") as bar:
+            with self._tracker.progress(self.progress.total, "sft") as bar, self._runtime.noticing_signals():
                 self._watch.bar = bar
                 bar.update(self.progress.step)
                 self.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+            if self._watch.interrupted and not self.progress.stopped:
+                raise StoppedBySignal(
+                    f"stopped after step {self.progress.step}; run the same command to go on from there"
+                )
         fill(dict(adapter_parameters(self._lora, self._adapter)), self.best, "best adapter")
         return self.progress
 
@@ -170,6 +183,7 @@ class AdapterTrainer(SFTTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
+        self.progress.step = self.state.global_step
         if self.is_world_process_zero():
             staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             (staged / _SHARDS).write_text(json.dumps(self._shards()), encoding="utf-8")
@@ -182,12 +196,12 @@ class AdapterTrainer(SFTTrainer):
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         formats = number_formats(self._lora)
         prepared = super()._prepare_for_training(*args, **kwargs)
-        check_engine(self.model_wrapped, formats, zero=self._zero, processes=self.args.world_size)
+        check_engine(self.model_wrapped, formats, zero=self._runtime.zero, processes=self.args.world_size)
         return prepared
 
     def _shards(self) -> dict[str, int]:
         """Say what must be the same for a checkpoint to fit; without DeepSpeed nothing is sharded."""
-        return {"processes": self.args.world_size, "zero": self._zero} if self._zero else {"zero": 0}
+        return {"processes": self.args.world_size, "zero": self._runtime.zero} if self._runtime.zero else {"zero": 0}
 
     def _require_same_shards(self, checkpoint: Path) -> None:
         path = checkpoint / _SHARDS

@@ -42,7 +42,6 @@ from rlhf.runtime import Runtime, launched_runtime
 from rlhf.text import TextFormat
 
 log = logging.getLogger(__name__)
-SCORE_BATCH = 64
 DISAGREEMENTS = "disagreements.jsonl"
 Learn = Callable[[list[PreferencePair], list[PreferencePair], int], RewardOutcome]
 Score = Callable[[list[tuple[PromptText, str]]], list[float]]
@@ -104,8 +103,9 @@ def _train_role(config: Config, work: Work, runtime: Runtime) -> RewardInfo:
 
     info = _learn(config, learn, work, runtime)
     samples = _sft_samples(config, shared, base.text, work, runtime)
-    info = set_normalisation(info, shared, base.text, samples, SCORE_BATCH, min_std=config.reward.min_score_std)
-    _measure_trust(lambda items: score_texts(shared, base.text, info, items, SCORE_BATCH), info, work, runtime)
+    batch = config.reward.score_batch_size
+    info = set_normalisation(info, shared, base.text, samples, batch, min_std=config.reward.min_score_std)
+    _measure_trust(lambda items: score_texts(shared, base.text, info, items, batch), info, work, runtime)
     publish_reward(shared, info, work.folder, runtime)
     return info
 
@@ -128,12 +128,12 @@ def _train_own(config: Config, name: str, work: Work, runtime: Runtime) -> Rewar
     info = _learn(config, learn, work, runtime)
     save_own_model(model, text, work.folder, runtime)
     frozen = load_own_reward(work.folder, config.precision)
-    raw = frozen.score(prompts, responses, SCORE_BATCH)
+    raw = frozen.score(prompts, responses, reward.score_batch_size)
     info = with_scale(info, [[score] for score in raw], min_std=reward.min_score_std)
 
     def score(items: list[tuple[PromptText, str]]) -> list[float]:
-        raw = frozen.score([prompt for prompt, _ in items], [response for _, response in items], SCORE_BATCH)
-        return [info.normalise([value]) for value in raw]
+        asked, given = [prompt for prompt, _ in items], [response for _, response in items]
+        return [info.normalise([value]) for value in frozen.score(asked, given, reward.score_batch_size)]
 
     _measure_trust(score, info, work, runtime)
     finish_reward(info, work.folder, runtime)
@@ -196,9 +196,9 @@ def _sft_samples(
     config: Config, shared: SharedBase, text: TextFormat, work: Work, runtime: Runtime
 ) -> list[tuple[list[int], list[int]]]:
     prompts = read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt)
-    count, seed = config.reward.normalisation_prompts, config.seed
+    count, size = config.reward.normalisation_prompts, config.reward.score_batch_size
     drawn = scale_samples(
-        shared, "policy", text, prompts, count, config.ppo, seed, SCORE_BATCH, in_step=runtime.in_step
+        shared, "policy", text, prompts, count, config.ppo, config.seed, size, in_step=runtime.in_step
     )
     return list(zip(drawn.prompt_ids, drawn.response_ids, strict=True))
 
@@ -206,11 +206,11 @@ def _sft_samples(
 def _sft_texts(config: Config, work: Work) -> tuple[Sequence[PromptText], list[str]]:
     """Return prompts and the SFT policy's responses as text; the base, whole in every process, is let go again."""
     prompts = read_jsonl(work.file("prompts", "prompts.jsonl"), Prompt)
-    count = config.reward.normalisation_prompts
     with unsharded():
         base = load_base(work.parents["base"].path, config.base, config.precision)
     shared = build_shared_base(base, {"policy": RoleSource(folder=work.parents["sft"].path)})
-    drawn = scale_samples(shared, "policy", base.text, prompts, count, config.ppo, config.seed, SCORE_BATCH)
+    count, size = config.reward.normalisation_prompts, config.reward.score_batch_size
+    drawn = scale_samples(shared, "policy", base.text, prompts, count, config.ppo, config.seed, size)
     asked = [row.prompt for row in scale_prompts(prompts, count)]
     return asked, [base.text.decode_response(ids) for ids in drawn.response_ids]
 

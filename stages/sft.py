@@ -11,12 +11,11 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from rlhf.config.base import Zero
 from rlhf.config.recipe import Config
 from rlhf.entry import Work, begin, stage_main
 from rlhf.models.base import LoadedBase, load_base
 from rlhf.records import Demonstration, read_jsonl
-from rlhf.runtime import launched_runtime
+from rlhf.runtime import Runtime, launched_runtime
 from rlhf.sft import SftOutcome, import_sft, make_zero_adapter, train_sft
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ def run(config: Config) -> Path:
     with begin("sft", config, is_main=runtime.is_main, barrier=runtime.wait) as work:
         base = load_base(work.parents["base"].path, config.base, config.precision)
         runtime.require_same(config, base.weights_hash)
-        outcome = _make_adapter(config, base, work, runtime.zero)
+        outcome = _make_adapter(config, base, work, runtime)
         if outcome.held_out_loss is not None:
             log.info("held-out loss %.3f -> %.3f nats per token", outcome.initial_loss, outcome.held_out_loss)
         work.draft.splits = ("sft",) if outcome.method == "lora" else ()
@@ -38,7 +37,7 @@ def run(config: Config) -> Path:
     return final
 
 
-def _make_adapter(config: Config, base: LoadedBase, work: Work, zero: Zero = 0) -> SftOutcome:
+def _make_adapter(config: Config, base: LoadedBase, work: Work, runtime: Runtime) -> SftOutcome:
     if config.sft.import_path is not None:
         return import_sft(base, config.sft.import_path, work.folder)
     if config.sft.method == "none":
@@ -47,7 +46,7 @@ def _make_adapter(config: Config, base: LoadedBase, work: Work, zero: Zero = 0) 
     rows = read_jsonl(path, Demonstration) if path.stat().st_size else []
     train = [row for row in rows if row.split == "sft"]
     held_out = [row for row in rows if row.split == "validation"]
-    return train_sft(base, train, held_out, config.sft, config.seed, work.folder, work.tracker, zero=zero)
+    return train_sft(base, train, held_out, config.sft, config.seed, work.folder, work.tracker, runtime)
 
 
 if __name__ == "__main__":

@@ -154,6 +154,8 @@ class RewardConfig:
     """Stop after this many measurements without a better held-out loss."""
     normalisation_prompts: int = result(128, ge=8)
     """SFT responses to this many ppo prompts set score mean 0 and standard deviation 1."""
+    score_batch_size: int = speed(64, ge=1)
+    """Responses that are sampled and scored at a time once training is done, also by `rlhf label prioritise`."""
     min_score_std: float = result(0.5, ge=0)
     """Divide calibrated scores, log-odds of preference, by at least this: who tells little apart speaks softly."""
     control: Literal["none", "shuffled", "flipped"] = result("none")

@@ -16,8 +16,6 @@ from rlhf.stage_graph import import_path, needed_stages
 
 PlannedStage = Literal["sft", "candidates", "reward", "ppo", "evaluate"]
 PLANNED: tuple[PlannedStage, ...] = ("sft", "candidates", "reward", "ppo", "evaluate")
-# As stages/reward.py scores in.
-SCORE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -180,9 +178,9 @@ def _reward(config: Config, shape: BaseShape, processes: int) -> Load:
     )
     roles = (Role("policy", config.sft.lora), Role("reward", lora, reward.heads, trainable=True))
     rollouts = config.ppo
-    sampled = min(SCORE_BATCH, reward.normalisation_prompts)
+    sampled = min(reward.score_batch_size, reward.normalisation_prompts)
     decoding = Decoding(config.sft.lora, sampled, sampled, config.prompts.max_tokens, rollouts.max_new_tokens)
-    # The held-out prompts go two passes at a time, the samples for normalisation 64.
+    # The held-out prompts go two passes at a time.
     looks = max((2 * training.rows, width), (sampled, prompt + response), key=lambda pair: pair[0] * pair[1])
     return Load("reward", roles, training, decoding, looks)
 

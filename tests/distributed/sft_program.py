@@ -62,9 +62,7 @@ def train(folder: Path, job: str, runtime: Runtime) -> None:
     AdapterTrainer._prepare_for_training = watched
     settings = config(batch_size=8, micro_batch_size=2)
     try:
-        outcome = train_sft(
-            base, demonstrations(ROWS), demonstrations(6, "h"), settings, 1, out, tracker, zero=runtime.zero
-        )
+        outcome = train_sft(base, demonstrations(ROWS), demonstrations(6, "h"), settings, 1, out, tracker, runtime)
     except KeyboardInterrupt:
         return
     finally:

@@ -1,14 +1,19 @@
 """A reward model with a base of its own through the command line: trained, raised by PPO, compared by, and doubting."""
 
 import json
+import shutil
+from typing import Any
 
 import pytest
 
 from rlhf.artifacts import Artifact, RunFolder
+from rlhf.cli import main
 from rlhf.config.load import load_config
+from rlhf.decoding import Decoder
 from rlhf.models.base import hash_weight_files
 from rlhf.prioritise import _order
 from rlhf.records import CandidateSet, Prompt, read_jsonl
+from rlhf.reward import model
 from rlhf.reward.model import load_reward_info
 from rlhf.reward.own_base import load_own_reward
 from rlhf.tracking import read_metrics
@@ -60,3 +65,28 @@ def test_ppo_and_evaluation_score_by_a_model_with_a_base_of_its_own(copy: Shell)
     assert refused.returncode == 2
     assert "reward.base.revision is None; someone/other is no local folder" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_responses_are_sampled_and_scored_so_many_at_a_time(copy: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: dict[str, set[int]] = {"sampled": set(), "scored": set()}
+    run, score = Decoder.run, model.score_heads
+
+    def sampled(decoder: Decoder, size: int, choose: Any) -> Any:
+        sizes["sampled"].add(size)
+        return run(decoder, size, choose)
+
+    def scored(*arguments: Any) -> Any:
+        sizes["scored"].add(arguments[-1])
+        return score(*arguments)
+
+    monkeypatch.chdir(copy.folder)
+    monkeypatch.setattr(Decoder, "run", sampled)
+    monkeypatch.setattr(model, "score_heads", scored)
+    reward = copy.run / "round-1" / "reward"
+    before = load_reward_info(reward)
+    shutil.rmtree(reward)
+    with pytest.raises(SystemExit, match="0"):
+        main(["reward", str(RECIPE), "--reward.score-batch-size", "3"])
+    after = load_reward_info(reward)
+    assert sizes == {"sampled": {3}, "scored": {3}}
+    assert (after.score_mean, after.score_std) == pytest.approx((before.score_mean, before.score_std), abs=1e-4)

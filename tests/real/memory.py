@@ -176,12 +176,13 @@ def run_case(name: str, folder: Path) -> dict[str, int]:
 
 def _sft(base: Any, config: Config, out: Path) -> None:
     from rlhf.records import Demonstration
+    from rlhf.runtime import start_runtime
     from rlhf.sft import train_sft
     from rlhf.tracking import Tracker
 
     # One row is shorter, as in any real batch: attention then needs a mask.
     rows = [Demonstration(f"p{n}", _words(n, PROMPT), _words(9, RESPONSE - 1 - (n == 0), " ")) for n in range(8)]
-    train_sft(base, rows, [rows[1]], config.sft, 1, out, Tracker(out, bars=False))
+    train_sft(base, rows, [rows[1]], config.sft, 1, out, Tracker(out, bars=False), start_runtime())
 
 
 def _reward(base: Any, config: Config, out: Path) -> None:

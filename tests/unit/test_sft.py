@@ -1,6 +1,8 @@
 """Supervised fine-tuning: what is taught, what moves, what is published, and a kill that leaves no trace."""
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.models.base import LoadedBase, hash_weights
 from rlhf.models.roles import RoleSource, build_shared_base
 from rlhf.records import Demonstration
+from rlhf.runtime import StoppedBySignal, start_runtime
 from rlhf.sft import SftOutcome, import_sft, make_zero_adapter, train_sft
 from rlhf.sft_rows import IGNORED, EpochOrder, RightPadding, filled_up, make_rows
 from rlhf.tracking import Tracker, read_metrics
@@ -55,7 +58,9 @@ def train(
 ) -> SftOutcome:
     folder.mkdir(exist_ok=True)
     tracker = tracker or Tracker(folder, bars=False)
-    return train_sft(base, demonstrations(24), held_out or demonstrations(6, "h"), settings, 1, folder, tracker)
+    return train_sft(
+        base, demonstrations(24), held_out or demonstrations(6, "h"), settings, 1, folder, tracker, start_runtime()
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -75,6 +80,19 @@ class DyingTracker(Tracker):
         super().log(step, metrics)
         if step == self._last:
             raise KeyboardInterrupt
+
+
+class SignalledTracker(Tracker):
+    """Gets SIGTERM once, while it logs a chosen step."""
+
+    def __init__(self, folder: Path, chosen: int) -> None:
+        super().__init__(folder, bars=False)
+        self._chosen = chosen
+
+    def log(self, step: int, metrics: Any) -> None:
+        super().log(step, metrics)
+        if step == self._chosen and "sft/loss" in metrics:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_labels_are_the_response_and_its_end_token(tmp_path: Path) -> None:
@@ -136,7 +154,7 @@ def test_prompts_without_responses_are_refused_with_the_remedies(tmp_path: Path)
     (tmp_path / "demonstrations.jsonl").touch()
     work: Any = SimpleNamespace(file=lambda _, name: tmp_path / name, folder=tmp_path, tracker=Tracker.silent())
     with pytest.raises(DataError, match=r"no demonstrations.* prompts\.demonstrations.* sft\.method to none"):
-        _make_adapter(Config(run=tmp_path), tiny_base(tmp_path), work)
+        _make_adapter(Config(run=tmp_path), tiny_base(tmp_path), work, start_runtime())
 
 
 def test_training_lowers_the_held_out_loss_and_publishes_an_adapter_alone(tmp_path: Path) -> None:
@@ -188,6 +206,29 @@ def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, last: int) -
     assert (killed / ".checkpoints" / "step-3" / "COMPLETE").exists() == (last == 5)
     assert train(base, killed, settings) == outcome
     assert files(killed) == files(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(("noticed", "kept"), [(1, 2), (4, 5)])
+def test_a_training_told_to_stop_keeps_its_last_step_and_ends_with_the_same_bytes(
+    tmp_path: Path, noticed: int, kept: int
+) -> None:
+    base = tiny_base(tmp_path)
+    settings = config(lora=type(TINY_LORA)(rank=4, alpha=8.0, dropout=0.1))
+    outcome = train(base, tmp_path / "straight", settings)
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    with pytest.raises(StoppedBySignal, match=f"stopped after step {kept}; run the same command"):
+        train(base, stopped, settings, SignalledTracker(stopped, noticed))
+    assert [path.parent.name for path in stopped.glob(".checkpoints/*/COMPLETE")] == [f"step-{kept}"]
+    assert train(base, stopped, settings) == outcome
+    assert files(stopped) == files(tmp_path / "straight")
+
+
+def test_a_signal_in_the_last_step_comes_too_late(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert train(base, folder, config(), SignalledTracker(folder, 5)).steps == 6
 
 
 def test_an_unfinished_checkpoint_is_not_resumed(tmp_path: Path) -> None:
