@@ -12,6 +12,8 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     GenerationConfig,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -97,6 +99,20 @@ def tiny_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_gpt2(folder: Path, *, seed: int = 7) -> Path:
+    """Write a random two-layer GPT-2 classifier, whose linear layers are laid out as convolutions."""
+    tokenizer = _tokenizer(eos_token=END)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=CONTEXT, initializer_range=0.3,
+        num_labels=1, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        GPT2ForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

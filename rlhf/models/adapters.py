@@ -19,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from rlhf.config.base import LoraSection
 from rlhf.errors import ArtifactError, ConfigError
@@ -67,7 +68,9 @@ def attach_trunk_lora(model: Any, lora: LoraSection, name: str, linear: Sequence
     wanted = known if "all-linear" in lora.targets else list(lora.targets)
     _require_known(wanted, known)
     targets = [layer for layer in linear if layer.split(".")[-1] in wanted]
-    return _add(model, _lora_config(lora, targets, 0.0, None), name, trainable=True)
+    config = _lora_config(lora, targets, 0.0, None)
+    config.fan_in_fan_out = isinstance(model.get_submodule(targets[0]), Conv1D)
+    return _add(model, config, name, trainable=True)
 
 
 def _lora_config(lora: LoraSection, targets: str | list[str], dropout: float, task: str | None) -> LoraConfig:

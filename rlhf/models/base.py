@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rlhf.config.base import BaseConfig
 from rlhf.errors import ArtifactError, ConfigError, ResourceError
 from rlhf.hashing import hash_file, hash_value
+from rlhf.models.origin import weight_files
 from rlhf.text import TextFormat, load_text_format
 
 BASE_FILE = "base.json"
@@ -177,12 +178,7 @@ def hash_weight_files(source: Path, owner: str = "base") -> str:
     Raises:
         ArtifactError: There are none; pickled weights are refused.
     """
-    files = sorted(source.glob("*.safetensors"))
-    if not files:
-        pickled = sorted(path.name for path in source.glob("*.bin"))
-        found = f"only {', '.join(pickled)}, and pickled weights can run code" if pickled else "none"
-        raise ArtifactError(f"{owner} {source}: no *.safetensors file ({found}); convert the model to safetensors")
-    return hash_value({path.name: hash_file(path) for path in files})
+    return hash_value({path.name: hash_file(path) for path in weight_files(source, owner)})
 
 
 def hash_weights(model: nn.Module, *, skip: frozenset[str] = frozenset()) -> str:

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from rlhf.config.training import RewardConfig
 from rlhf.errors import ArtifactError
@@ -168,7 +169,7 @@ def _make_trainable(model: Any, heads: frozenset[str], config: RewardConfig) -> 
         linear = [
             name
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and f"{name}.weight" not in heads
+            if isinstance(module, (nn.Linear, Conv1D)) and f"{name}.weight" not in heads
         ]
         wrapped = attach_trunk_lora(model, config.lora, ROLE, linear)
     else:

@@ -116,6 +116,8 @@ def test_what_is_no_trained_classifier_is_refused(tmp_path: Path) -> None:
         load(torn)
     with pytest.raises(ConfigError, match="there is no such folder"):
         load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"score.classifiers.tone.model is .*no config.json, so it holds no model"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("revision", [None, "main", "abc123"])

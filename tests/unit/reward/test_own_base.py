@@ -29,13 +29,14 @@ from rlhf.reward.uncertainty import measure_doubt_of_own, uncertainty_of
 from rlhf.runtime import start_runtime
 from rlhf.text import format_exchange
 from rlhf.tracking import Tracker
-from tests.tiny import tiny_classifier, tiny_encoder, tiny_folder
+from tests.tiny import tiny_classifier, tiny_encoder, tiny_folder, tiny_gpt2
 from tests.unit.reward.planted import count_passes, planted_config, planted_pairs
 from tests.unit.reward.test_trainer import DyingTracker
 
 MAKERS: dict[str, Any] = {
     "decoder": tiny_folder,
     "decoder with a head": tiny_classifier,
+    "convolutional decoder": tiny_gpt2,
     "encoder": tiny_encoder,
     "encoder with a head": lambda folder: tiny_encoder(folder, labels=1),
 }
