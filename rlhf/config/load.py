@@ -240,6 +240,10 @@ def _describe(error: Any) -> str:
         return f"{path}: no such field{_did_you_mean(error['loc'])}"
     if kind == "missing":
         return f"{path}: missing; it has no default"
+    if kind == "dataclass_type":
+        names = [entry.name for entry in dataclasses.fields(_section_at(error["loc"]))]
+        fields = ", ".join(names[:6]) + (" and others" if len(names) > 6 else "")
+        return f"{path}: a section, whose fields are {fields}, found {_found(value)}"
     message = error["msg"].removeprefix("Value error, ")
     if isinstance(value, (dict, list)) or dataclasses.is_dataclass(value) or kind == "value_error":
         return f"{path}: {message}" if path else message
@@ -253,16 +257,22 @@ def _found(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def _did_you_mean(location: Sequence[Any]) -> str:
+def _section_at(location: Sequence[Any]) -> Any:
+    """Return the class of the section at a place in the recipe; None where there is none."""
     cls: Any = Config
-    for part in location[:-1]:
+    for part in location:
         if (named := section_in(cls)) is not None:
             cls = named
             continue
         cls = next((entry.type for entry in dataclasses.fields(cls) if entry.name == part), None)
         if not dataclasses.is_dataclass(cls) and section_in(cls) is None:
-            return ""
-    if not dataclasses.is_dataclass(cls):
+            return None
+    return cls if dataclasses.is_dataclass(cls) else None
+
+
+def _did_you_mean(location: Sequence[Any]) -> str:
+    cls = _section_at(location[:-1])
+    if cls is None:
         return ""
     names = [entry.name for entry in dataclasses.fields(cls)]
     close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.55)

@@ -59,6 +59,15 @@ def test_all_mistakes_are_told_at_once_with_paths(tmp_path: Path) -> None:
         ("run: x\nppo: &a {epochs: 1}\nsft: {<<: *a, epochs: 2, epochs: 3}\n", "'epochs' is given twice"),
         (f"run: x\nseed: 0x{'f' * 9000}\n", "found a number of thousands of digits"),
         (f"run: x\nseed: {'x' * 9000}\n", f"found '{'x' * 59}..."),
+        (
+            "run: x\nreward: {base: m}\n",
+            "reward.base: a section, whose fields are model, revision, gradient_checkpointing, found 'm'",
+        ),
+        (
+            "run: x\nppo: 3\n",
+            "ppo: a section, whose fields are import_path, start, reference, advantage, samples_per_prompt, critic and others",
+        ),
+        ("run: x\nscore: {classifiers: {tone: m}}\n", "score.classifiers.tone: a section, whose fields are model"),
         ("run: x\ncandidates: {count: 1}\n", "candidates.count: Input should be greater than or equal to 2, found 1"),
         ("run: x\ncandidates: {count: 10}\n", "candidates.count: Input should be less than or equal to 9, found 10"),
     ],

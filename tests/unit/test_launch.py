@@ -36,7 +36,9 @@ def test_a_number_of_nodes_is_at_least_one(nodes: int) -> None:
         line(nodes=nodes)
 
 
-@pytest.mark.parametrize("options", [{"rank": 1}, {"nodes": 2, "address": ""}, {"nodes": 2, "rank": 2, "address": "n"}])
+@pytest.mark.parametrize(
+    "options", [{"rank": 1}, {"nodes": 2, "address": ""}, {"nodes": 2, "rank": 2, "address": "n"}, {"address": "n"}]
+)
 def test_node_numbers_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         line(processes=2, **options)

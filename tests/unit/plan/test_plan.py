@@ -60,11 +60,12 @@ def test_what_fits_needs_no_change() -> None:
     ("settings", "gpus", "memory", "expected"),
     [
         (LLAMA_8B, 1, 32e9, {"ppo.rollout_batch_size=32"}),
-        (LLAMA_8B, 8, 24e9, {"launch.zero=3"}),
-        (LLAMA_8B, 1, 22e9, {"base.quantization=4bit"}),
+        (LLAMA_8B, 1, 28e9, {"reward.score_batch_size=32"}),
+        (LLAMA_8B, 8, 22e9, {"launch.zero=3"}),
+        (LLAMA_8B, 1, 21e9, {"base.quantization=4bit"}),
         (LLAMA_70B, 8, 80e9, {"launch.zero=3"}),
     ],
-    ids=["smaller-passes", "shards", "four-bit", "70b"],
+    ids=["smaller-passes", "smaller-samples", "shards", "four-bit", "70b"],
 )
 def test_advice_makes_the_recipe_fit(settings: Any, gpus: int, memory: float, expected: set[str]) -> None:
     config, shape = load_config(EIGHT), shape_of(settings)
@@ -80,12 +81,12 @@ def test_advice_makes_the_recipe_fit(settings: Any, gpus: int, memory: float, ex
 
 
 def test_what_no_setting_makes_fit_is_named() -> None:
-    # Reward training draws its 64 samples together: 64 rows of 896 tokens are 230 GB of KV cache.
+    # An eighth of the base takes 44 of the 70 GB, and attention by `eager` keeps every head's weights of a step.
     config = load_config(EIGHT, ["base.attention=eager"])
-    advice = advise(config, shape_of(BLOOM_176B), 8, 80e9)
+    advice = advise(config, shape_of(BLOOM_176B), 8, 70e9)
     assert advice.settings is None
-    assert advice.hopeless.keys() == {"reward"}
-    lines = list(describe_advice(advice, 80e9, 8))
+    assert advice.hopeless.keys() == {"reward", "ppo"}
+    lines = list(describe_advice(advice, 70e9, 8))
     assert any(re.match(r"No setting makes reward fit: it needs \d+\.\d\d GB at least", line) for line in lines)
 
 
