@@ -204,12 +204,12 @@ def check_engine(module: Any, formats: dict[str, list[str]], *, zero: Zero, proc
     assert number_formats(module) == formats, f"weights were {formats}, the engine made them {number_formats(module)}"
     stage = f" under ZeRO-{zero}" if zero else ""
     log.info(
-        "%d %s, %s%s; frozen weights %s, trained weights %s",
+        "%d %s, %s%s; %strained weights %s",
         processes,
         "process" if processes == 1 else "processes",
         found if wanted else "no engine",
         stage,
-        " and ".join(formats["frozen"]),
+        f"frozen weights {' and '.join(formats['frozen'])}, " if formats["frozen"] else "",
         " and ".join(formats["trained"]),
     )
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from rlhf.artifacts import Artifact, Draft, RunFolder, check_family, main_process
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.recipe import Config
-from rlhf.errors import RlhfError, printable
+from rlhf.errors import RlhfError, WaitingForPeople, printable
 from rlhf.stage_graph import StageName, import_path, inputs_of, read_parents
 from rlhf.tracking import Tracker, configure_logging, open_sinks
 
@@ -170,7 +170,9 @@ def _code_of(action: Callable[[], object]) -> int:
         action()
         _leave_group()
     except RlhfError as error:
-        if error.exit_code == TERMINATED:
+        if isinstance(error, WaitingForPeople):
+            log.info("%s", error)
+        elif error.exit_code == TERMINATED:
             _tell_once(str(error))
         else:
             _fail(str(error), error.exit_code)

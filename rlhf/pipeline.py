@@ -66,7 +66,7 @@ def run_pipeline(config: Config, options: RunOptions) -> RunFolder:
 
     Raises:
         LabelsAtRiskError: A change would orphan answers that people gave.
-        WaitingForPeople: The labeling tasks are published and wait for answers.
+        SystemExit: A stage was interrupted, or waits for people; it has said so.
         StageFailed: A stage ended with an error.
         RunLockedError: Another run works in the folder.
     """
@@ -228,9 +228,7 @@ def _bring_up_to_date(
         while not round_complete(run.labels, run.round):
             time.sleep(POLL_SECONDS)
         code = _run_stage(state.stage, config, recipe, preload)
-    if code == WaitingForPeople.exit_code:
-        raise WaitingForPeople("the labeling tasks are published; run the same command again when they are done")
-    if code in (INTERRUPTED, TERMINATED):  # the stage has said so
+    if code in (INTERRUPTED, TERMINATED, WaitingForPeople.exit_code):  # the stage has said so
         raise SystemExit(code)
     if code:
         raise StageFailed(state.stage, code)

@@ -108,7 +108,7 @@ def tiny_gpt2(folder: Path, *, seed: int = 7) -> Path:
     tokenizer = _tokenizer(eos_token=END)
     config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=CONTEXT, initializer_range=0.3,
-        num_labels=1, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        id2label={0: "score"}, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

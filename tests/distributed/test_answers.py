@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf.artifacts import Artifact
+from tests.distributed.group import run_group
 from tests.pipeline.conftest import RECIPE, Shell
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -23,16 +22,12 @@ def test_two_processes_answer_as_one_does(finished: Shell, tmp_path: Path, zero:
     shutil.copytree(finished.run, run)
     for stage in ("candidates", "evaluate"):
         shutil.rmtree(run / "round-1" / stage)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     # A process may start DeepSpeed once.
     for stages in launches:
-        program = ["tests.distributed.answers_program", stages, str(RECIPE), f"run={run}", f"launch.zero={zero}"]
-        done = subprocess.run(
-            [*launcher, *program],
-            env=finished.environment() | {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(tmp_path / "compiled")},
-            capture_output=True, text=True, timeout=500, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+        options = [stages, str(RECIPE), f"run={run}", f"launch.zero={zero}"]
+        folder = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "compiled")}
+        well, told = run_group("tests.distributed.answers_program", *options, processes=2, environment=folder)
+        assert well, told[-3000:]
     assert not (tmp_path / "compiled").exists(), "a build that is killed would stop all later starts"
     expected, found = (Artifact.open(folder / "round-1" / "candidates") for folder in (finished.run, run))
     assert found.manifest.content == expected.manifest.content

@@ -4,10 +4,7 @@ A launch is dear, so each does all jobs of `ppo_program` one after another, and 
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.tracking import read_metrics
+from tests.distributed.group import run_group
 from tests.distributed.ppo_program import ROLLOUT
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -148,12 +146,9 @@ def test_a_bf16_base_is_loaded_in_bf16(several: Path) -> None:
 
 
 def _run(folder: Path, processes: int, zero: int | str, *jobs: str) -> None:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    program = ["tests.distributed.ppo_program", str(folder), str(zero), *jobs]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    command = [sys.executable, "-m", *(launcher if processes > 1 or zero else []), *program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched = processes if processes > 1 or zero else None
+    well, told = run_group("tests.distributed.ppo_program", str(folder), str(zero), *jobs, processes=launched)
+    assert well, told[-3000:]
 
 
 def _lay_out_checkpoint(source: Path, target: Path) -> None:

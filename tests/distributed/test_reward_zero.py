@@ -1,16 +1,15 @@
 """Reward training with a token budget on two processes, plain and under each ZeRO stage, learns what one process learns."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.distributed.group import run_group
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 FILES = ("adapter_model.safetensors", "head.safetensors")
@@ -70,9 +69,6 @@ def _facts(folder: Path, name: str, process: int) -> dict[str, Any]:
 
 
 def _run(folder: Path, processes: int, zero: int, *more: str) -> None:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    program = ["tests.distributed.reward_program", str(folder), str(zero), *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    command = [sys.executable, "-m", *(launcher if processes > 1 or zero else []), *program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched = processes if processes > 1 or zero else None
+    well, told = run_group("tests.distributed.reward_program", str(folder), str(zero), *more, processes=launched)
+    assert well, told[-3000:]

@@ -4,10 +4,7 @@ A launch is dear, so each does all jobs of `sft_program` one after another, and 
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.tracking import read_metrics
+from tests.distributed.group import run_group
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 ENGINES = {
@@ -100,9 +98,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
 def test_a_checkpoint_of_other_shards_is_refused(launch: Callable[[int], Path], tmp_path: Path) -> None:
     shutil.copytree(launch(3) / "base", tmp_path / "base")
     shutil.copytree(launch(3) / "killed", tmp_path / "straight")
-    done = _start(tmp_path, 1, "0", "straight")
-    assert done.returncode
-    assert "the checkpoint is of 2 processes under ZeRO-3, this is processes without ZeRO" in done.stderr
+    well, told = _start(tmp_path, 1, "0", "straight")
+    assert not well
+    assert "the checkpoint is of 2 processes under ZeRO-3, this is processes without ZeRO" in told
 
 
 def _facts(folder: Path, process: int) -> dict[str, Any]:
@@ -117,13 +115,10 @@ def _require_close(found: Path, expected: Path, tolerance: float) -> None:
 
 
 def _run(folder: Path, processes: int, zero: str, *jobs: str) -> None:
-    done = _start(folder, processes, zero, *jobs)
-    assert done.returncode == 0, done.stderr[-3000:]
+    well, told = _start(folder, processes, zero, *jobs)
+    assert well, told[-3000:]
 
 
-def _start(folder: Path, processes: int, zero: str, *jobs: str) -> subprocess.CompletedProcess[str]:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    program = ["tests.distributed.sft_program", str(folder), zero, *jobs]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    command = [sys.executable, "-m", *(launcher if processes > 1 else []), *program]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+def _start(folder: Path, processes: int, zero: str, *jobs: str) -> tuple[bool, str]:
+    launched = processes if processes > 1 else None
+    return run_group("tests.distributed.sft_program", str(folder), zero, *jobs, processes=launched)
