@@ -120,6 +120,13 @@ def browser() -> Iterator[object]:
         found.close()
 
 
+def open_context(browser: Any, **options: Any) -> Any:
+    """Open a browser of its own; a page waits long, since the machine may have other work to do."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(120_000)
+    return context
+
+
 @dataclass
 class Visit:
     """A person at the page, and everything the browser asked for."""
@@ -200,7 +207,7 @@ def visit(browser) -> Iterator[Callable[..., Visit]]:
     contexts = []
 
     def enter(server: LabelServer, name: str, **options: object) -> Visit:
-        context = browser.new_context(viewport={"width": 1280, "height": 860}, **options)
+        context = open_context(browser, viewport={"width": 1280, "height": 860}, **options)
         contexts.append(context)
         seen = Visit(context.new_page())
         page = seen.page

@@ -7,7 +7,7 @@ from rlhf.labels.events import verify
 from rlhf.labels.exports import read_export
 from rlhf.labels.store import open_store
 from rlhf.records import CandidateSet
-from tests.ui.conftest import TeamServer, Visit
+from tests.ui.conftest import TeamServer, Visit, open_context
 from tests.ui.doors import make_team
 from tests.ui.person import (
     answers_of,
@@ -41,8 +41,8 @@ def workplace(tmp_path, certificate):
 
 @pytest.fixture
 def seat(browser, workplace):
-    context = browser.new_context(
-        base_url=workplace.origin, viewport={"width": 1280, "height": 860}, ignore_https_errors=True
+    context = open_context(
+        browser, base_url=workplace.origin, viewport={"width": 1280, "height": 860}, ignore_https_errors=True
     )
     seen = Visit(context.new_page())
     seen.page.on("request", lambda request: seen.requests.append(request.url))

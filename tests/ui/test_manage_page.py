@@ -21,6 +21,7 @@ from rlhf.labels.assignment import claim
 from rlhf.labels.publishing import publish
 from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet
+from tests.ui.conftest import open_context
 from tests.ui.labels_of_a_team import list_tasks_for_the_model, manager_session, open_labels
 from tests.ui.person import is_light, shoot, violations
 
@@ -84,7 +85,7 @@ def serving(browser: Any, copy: Path) -> Iterator[Desk]:
     assert process.stdout is not None
 
     def open_page(desk: Desk, width: int = 1280, height: int = 900, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context = open_context(browser, viewport={"width": width, "height": height}, **options)
         desk.contexts.append(context)
         context.add_cookies([{"name": COOKIE, "value": secret, "url": desk.origin}])
         page = context.new_page()

@@ -53,7 +53,6 @@ def reachable(page) -> bool:
 def test_nothing_runs_and_nothing_breaks(hostile, visit):
     seen = visit(hostile, "Attacked")
     page = seen.page
-    page.set_default_timeout(60_000)
     texts: list[str] = []
     for number in range(len(hostile_sets())):
         before = prompt(page)

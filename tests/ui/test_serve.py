@@ -18,7 +18,7 @@ from rlhf.cli import main
 from rlhf.labels.accounts import end_sessions, list_annotators
 from rlhf.labels.invitations import create_invitation
 from rlhf.labels.store import open_store
-from tests.ui.conftest import TeamServer, hostile_sets
+from tests.ui.conftest import TeamServer, hostile_sets, open_context
 from tests.ui.doors import PASSWORD, form_of, make_team
 from tests.ui.person import shoot, sign_in, violations
 from tests.ui.test_looks import SIZES
@@ -117,8 +117,13 @@ def open_page(browser: Any, served: TeamServer) -> Iterator[Callable[..., Any]]:
         width, height = SIZES[size]
         viewport = {"width": width, "height": height}
         contexts.append(
-            browser.new_context(
-                base_url=served.origin, viewport=viewport, color_scheme=scheme, ignore_https_errors=True, locale="en-GB"
+            open_context(
+                browser,
+                base_url=served.origin,
+                viewport=viewport,
+                color_scheme=scheme,
+                ignore_https_errors=True,
+                locale="en-GB",
             )
         )
         return contexts[-1].new_page()
