@@ -167,8 +167,8 @@ def _logits_in_training(config: Config, shape: BaseShape, training: Training, la
         # The fp32 sum that becomes the gradient, and a block of the vocabulary.
         return SUM_BYTES * shape.hidden * read + _block_of_logits(config, shape, read, layout)
     tile = min(read, TILE_TOKENS) * TILE_WORDS  # whole, however small the vocabulary
-    # Without Triton the tile's gradient goes through about nine fp32 tensors.
-    copies = number if layout.on_gpu else number + 9 * SUM_BYTES
+    # Without Triton seven fp32 tensors and a mask live at once while the tile becomes its gradient.
+    copies = number if layout.on_gpu else number + 7 * SUM_BYTES + 1
     return SUM_BYTES * shape.hidden * read + tile * copies
 
 
