@@ -1,4 +1,5 @@
-"""A tiny reward training under a launcher: folder, ZeRO stage, and `own` for a model with a base of its own as well.
+"""A tiny reward training under a launcher, with one head and with several: folder, ZeRO stage, and `own` for a model with a
+base of its own as well.
 
 It writes what it learned, and how it cut its steps.
 """
@@ -23,10 +24,11 @@ LONG, SHORT, HELD_OUT = 6, 11, 5
 BUDGET = 150
 
 
-def train_role(folder: Path, runtime: Runtime, name: str) -> None:
+def train_role(folder: Path, runtime: Runtime, name: str, heads: int = 1) -> None:
     """Train for one epoch with a token budget."""
     base = tiny_base(folder)
-    shared = build_shared_base(base, {"reward": RoleSource(fresh=TINY_LORA, head=True, trainable=True)}, seed=3)
+    fresh = RoleSource(fresh=TINY_LORA, head=True, heads=heads, trainable=True)
+    shared = build_shared_base(base, {"reward": fresh}, seed=3)
     pairs = planted_pairs(SHORT, 1, words=4) + planted_pairs(LONG, 3, words=12)
     held_out = planted_pairs(HELD_OUT, 2)
     out = folder / name
@@ -41,7 +43,7 @@ def train_role(folder: Path, runtime: Runtime, name: str) -> None:
         return forward(self, *arguments)
 
     RewardModel.forward = counted  # pyright: ignore[reportAttributeAccessIssue]
-    config = planted_config(epochs=1, evaluations=1, micro_batch_tokens=BUDGET)
+    config = planted_config(epochs=1, evaluations=1, micro_batch_tokens=BUDGET, heads=heads)
     tracker = Tracker(out, active=runtime.is_main, bars=False)
     outcome = train_reward(shared, base.text, pairs, held_out, config, 1, out, tracker, runtime)
     publish_reward(shared, outcome.info, out, runtime)
@@ -73,5 +75,6 @@ def train_own(folder: Path, runtime: Runtime, name: str, tuning: str = "full") -
 if __name__ == "__main__":
     here, group = Path(sys.argv[1]), start_runtime(zero=int(sys.argv[2]))  # pyright: ignore[reportArgumentType]
     train_role(here, group, "role")
+    train_role(here, group, "ensemble", heads=3)
     if "own" in sys.argv[3:]:
         train_own(here, group, "own")

@@ -32,17 +32,18 @@ def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def test_two_processes_learn_what_one_does_in_equally_many_passes(alone: Path, several: Path) -> None:
-    first, second = (_facts(several, "role", process) for process in (0, 1))
+@pytest.mark.parametrize("job", ["role", "ensemble"])
+def test_two_processes_learn_what_one_does_in_equally_many_passes(alone: Path, several: Path, job: str) -> None:
+    first, second = (_facts(several, job, process) for process in (0, 1))
     assert first["passes"] == second["passes"]
     # A budget that cuts one process's steps cuts those of two into about half as many passes each.
-    one = _facts(alone, "role", 0)
+    one = _facts(alone, job, 0)
     assert len(one["passes"]) > len(first["passes"]) >= len(one["passes"]) / 2
     for facts in (first, second):
         for name in ("initial_loss", "held_out_loss"):
             assert facts[name] == pytest.approx(one[name], abs=1e-4)
     for name in FILES:
-        ours, theirs = load_file(several / "role" / name), load_file(alone / "role" / name)
+        ours, theirs = load_file(several / job / name), load_file(alone / job / name)
         assert ours.keys() == theirs.keys()
         for key, tensor in ours.items():
             torch.testing.assert_close(tensor, theirs[key], atol=1e-4, rtol=1e-4)
