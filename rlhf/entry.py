@@ -28,7 +28,7 @@ INTERRUPTED, TERMINATED = 130, 143
 PR_SET_PDEATHSIG = 1
 LAUNCHER = "RLHF_LAUNCHER"
 """A folder, set for processes whose launcher tells what made them fail (see `rlhf.torchrun`)."""
-LAST_WORDS = "last-words"
+LAST_WORDS, FAILED = "last-words", "failed-{rank}"
 _LOST = re.compile(
     r"Connection (closed|reset) by peer|Timed out waiting|Broken pipe|Socket Timeout|Connection refused|"
     r"failed to recv|Watchdog caught|NCCL communicator was aborted|wait timeout after|Gloo connectFullMesh failed"
@@ -172,7 +172,7 @@ def _code_of(action: Callable[[], object]) -> int:
     except RlhfError as error:
         if isinstance(error, WaitingForPeople):
             log.info("%s", error)
-        elif error.exit_code == TERMINATED:
+        elif error.exit_code in (INTERRUPTED, TERMINATED):
             _tell_once(str(error))
         else:
             _fail(str(error), error.exit_code)
@@ -248,14 +248,16 @@ def _error_number(error: Exception) -> int | None:
 
 def _fail(message: str, code: int, *, lost_another: bool = False) -> None:
     """Say why this process fails; a launcher of ours says it, of all the processes that fail, for the first alone."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if LAUNCHER not in os.environ or not path:
+    folder, path = os.environ.get(LAUNCHER), os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if folder is None or not path:
         _tell(message)
         return
     now = time.time()
     row = {"message": message, "extraInfo": {"timestamp": str(int(now))}}
     text = json.dumps({"message": row, "code": code, "time": now, "lost_another": lost_another})
-    Path(path).write_text(text, encoding="utf-8")
+    # torch reads the one, unless a signal ended the launcher too.
+    for place in (Path(path), Path(folder, FAILED.format(rank=os.environ["RANK"]))):
+        place.write_text(text, encoding="utf-8")
 
 
 def _tell_once(message: str) -> None:

@@ -42,8 +42,6 @@ def launch_line(
         raise ConfigError(f"--nodes is {nodes}; give 1 or more")
     if not 0 <= rank < nodes:
         raise ConfigError(f"--rank is {rank}, --nodes is {nodes}; ranks go from 0 to {nodes - 1}")
-    if nodes == 1 and address:
-        raise ConfigError(f"--address is {address}, and --nodes is 1; say how many nodes there are")
     if nodes > 1 and not address:
         raise ConfigError("--nodes above 1 needs --address, the name of node 0 as the others reach it")
     if not 1 <= port <= 65535:

@@ -38,7 +38,9 @@ COMPUTING: tuple[str, ...] = ("torch", "transformers", "peft", "trl", "accelerat
 class StoppedBySignal(RlhfError):
     """SIGTERM or SIGINT arrived; the work was put into a checkpoint first."""
 
-    exit_code = 128 + signal.SIGTERM
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 @dataclass
@@ -177,6 +179,10 @@ class Runtime:
     def stop_requested(self) -> bool:
         """Whether some process was told to stop."""
         return self.any(bool(self._signal))
+
+    def stopped(self, message: str) -> StoppedBySignal:
+        """Return what ends a stage once its checkpoint is written; the signal may have reached another process alone."""
+        return StoppedBySignal(message, *self._signal[:1])
 
 
 def start_runtime(

@@ -31,7 +31,7 @@ from rlhf.engine import check_engine, number_formats
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.adapters import ADAPTER_WEIGHTS, adapter_parameters, fill, read_safetensors, save_adapter
 from rlhf.models.base import LoadedBase, gathered
-from rlhf.runtime import Runtime, StoppedBySignal
+from rlhf.runtime import Runtime
 from rlhf.sft_rows import EpochOrder, RightPadding, Row, filled_up
 from rlhf.tracking import Bar, Tracker
 
@@ -103,7 +103,8 @@ class AdapterTrainer(SFTTrainer):
         filled = filled_up(rows, arguments.per_device_train_batch_size * arguments.world_size)
         self._order = EpochOrder(len(rows), len(filled) - len(rows), seed)
         self._runtime = runtime
-        total = math.ceil(math.ceil(len(rows) / config.batch_size) * config.epochs)
+        self._epoch_steps = math.ceil(len(rows) / config.batch_size)
+        total = math.ceil(self._epoch_steps * config.epochs)
         self.progress = Progress("sft", total, config.patience)
         self.best: dict[str, Tensor] = {}
         self._lora, self._adapter = model, str(model.active_adapter)
@@ -139,6 +140,8 @@ class AdapterTrainer(SFTTrainer):
         if resumed is not None:
             self._require_same_shards(resumed)
             self.best = restore(resumed, self.progress)
+            # accelerate does not tell the epoch to a sampler behind both a skip of batches and their division among processes.
+            self._order.set_epoch(self.progress.step // self._epoch_steps)
         self._tracker.rewind(self.progress.step if resumed else -1)
         self.args.eval_on_start = resumed is None
         if not self.progress.finished:
@@ -147,7 +150,7 @@ class AdapterTrainer(SFTTrainer):
                 bar.update(self.progress.step)
                 self.train(resume_from_checkpoint=None if resumed is None else str(resumed))
             if self._watch.interrupted and not self.progress.stopped:
-                raise StoppedBySignal(
+                raise self._runtime.stopped(
                     f"stopped after step {self.progress.step}; run the same command to go on from there"
                 )
         fill(dict(adapter_parameters(self._lora, self._adapter)), self.best, "best adapter")

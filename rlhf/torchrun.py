@@ -3,10 +3,11 @@
     python -m rlhf.torchrun --standalone --nproc_per_node 2 -m stages.ppo CONFIG
 
 When one process fails, the launcher ends the others, which then complain that they lost it. Each writes its own message
-into a file that the launcher names (see `rlhf.entry`); the one who failed first, and by himself, is heard. What the first
+into files that the launcher names (see `rlhf.entry`); the one who failed first, and by himself, is heard. What the first
 process says when a signal ends it is heard where nothing failed.
 """
 
+import json
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rlhf.entry import INTERRUPTED, LAST_WORDS, LAUNCHER, TERMINATED, steady_streams
+from rlhf.entry import FAILED, INTERRUPTED, LAST_WORDS, LAUNCHER, TERMINATED, steady_streams
 from rlhf.errors import printable
 
 
@@ -40,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ChildFailedError as error:
             code, message = describe(error.failures)
         except SignalException as error:
-            code, message = 128 + error.sigval, ""
+            code, message = _failure(Path(folder)) or (128 + error.sigval, "")
+            name = signal.Signals(error.sigval).name
+            message = message or _last_words(Path(folder)) or f"ended by {name}; run the same command again to go on"
         except (DistError, RendezvousError) as error:
             code, message = 1, f"the nodes did not find each other; are --address and --port those of node 0? ({error})"
         else:
@@ -49,6 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if message:
         sys.stderr.write(f"error: {printable(message)}\n")
     return code
+
+
+def _failure(folder: Path) -> tuple[int, str] | None:
+    """Return code and message of the process that failed first and by itself, though a signal was to end all in good order."""
+    files = {path: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(FAILED.format(rank="*"))}
+    alone = [(row["time"], path.name.rpartition("-")[2], row) for path, row in files.items() if not row["lost_another"]]
+    if not alone:
+        return None
+    _, rank, row = min(alone, key=lambda item: item[0])
+    return row["code"], f"rank {rank}: {row['message']['message']}"
 
 
 def _last_words(folder: Path) -> str:
@@ -85,7 +98,7 @@ def describe(failures: Mapping[int, Any]) -> tuple[int, str]:
     ended = {rank: one for rank, one in failures.items() if one.exitcode not in (*told, -signal.SIGTERM)}
     if not ended:
         codes = {one.exitcode for one in failures.values()} & set(told)
-        return (codes.pop() if codes else TERMINATED), ""
+        return min(codes, default=TERMINATED), ""
     alone = {rank: one for rank, one in ended.items() if not one.error_file_data.get("lost_another")}
     rank, first = min((alone or ended).items(), key=lambda item: item[1].error_file_data.get("time", item[1].timestamp))
     if "time" in first.error_file_data:
@@ -99,4 +112,8 @@ def describe(failures: Mapping[int, Any]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended_with = main()
+    # All is said; a signal that is passed on once more must not give it another code.
+    for last in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(last, signal.SIG_IGN)
+    sys.exit(ended_with)

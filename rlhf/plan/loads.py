@@ -180,8 +180,9 @@ def _reward(config: Config, shape: BaseShape, processes: int) -> Load:
     rollouts = config.ppo
     sampled = min(reward.score_batch_size, reward.normalisation_prompts)
     decoding = Decoding(config.sft.lora, sampled, sampled, config.prompts.max_tokens, rollouts.max_new_tokens)
-    # The held-out prompts go two passes at a time.
-    looks = max((2 * training.rows, width), (sampled, prompt + response), key=lambda pair: pair[0] * pair[1])
+    # The held-out prompts go two passes at a time; then all held-out candidates are scored.
+    scored = (reward.score_batch_size, prompt + response)
+    looks = max((2 * training.rows, width), scored, key=lambda pair: pair[0] * pair[1])
     return Load("reward", roles, training, decoding, looks)
 
 

@@ -47,7 +47,7 @@ from rlhf.ppo.optimise import Optimised, PpoLosses, Targets, make_targets, optim
 from rlhf.ppo.prompts import PromptSource, encode_prompts
 from rlhf.ppo.rollout import Rollout, ScoreFn, examine, sample_episodes, score_references, score_samples
 from rlhf.records import Prompt
-from rlhf.runtime import Runtime, StoppedBySignal
+from rlhf.runtime import Runtime
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
 
@@ -128,7 +128,7 @@ def train_ppo(
             bar.update(1, score=numbers["ppo/score_mean"], kl=numbers["ppo/kl_nats"])
             if runtime.stop_requested and trainer.progress.update < config.updates:
                 kept = trainer.checkpoint()
-                raise StoppedBySignal(f"stopped after update {trainer.progress.update}; run again to go on from {kept}")
+                raise runtime.stopped(f"stopped after update {trainer.progress.update}; run again to go on from {kept}")
     return trainer.finish()
 
 

@@ -46,7 +46,7 @@ from rlhf.reward.examples import (
 from rlhf.reward.losses import PairBatch, each_head, preference_loss
 from rlhf.reward.model import CHECKPOINTS, RewardInfo, RewardModel
 from rlhf.reward.own_base import OwnRewardModel
-from rlhf.runtime import Runtime, StoppedBySignal
+from rlhf.runtime import Runtime
 from rlhf.text import TextFormat
 from rlhf.tracking import Tracker
 
@@ -235,7 +235,7 @@ class _Training:
                 if not progress.finished and self._runtime.stop_requested:
                     if progress.step not in points:
                         self._checkpoint()
-                    raise StoppedBySignal(
+                    raise self._runtime.stopped(
                         f"stopped after step {progress.step}; run the same command to go on from there"
                     )
         fill(self._own, self._best, "best reward state")

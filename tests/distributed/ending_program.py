@@ -1,5 +1,6 @@
 """Processes that end in a chosen way: what the second of them does, then a collective that the first waits in."""
 
+import errno
 import os
 import signal
 import sys
@@ -10,19 +11,19 @@ from pathlib import Path
 from rlhf.config.recipe import Config
 from rlhf.entry import guarded
 from rlhf.errors import DataError
-from rlhf.runtime import Runtime, StoppedBySignal, start_runtime
+from rlhf.runtime import Runtime, start_runtime
 
 LIMIT_MINUTES = 0.1
 
 
 def act(ending: str) -> None:
-    """End as asked: `error`, `same-error`, `killed`, `killed-beside-a-sleeper`, `bug`, `hang`, `other-recipe`, `no-trl`, `stop`, or well."""
+    """End as asked: `error`, `same-error`, `killed`, `killed-beside-a-sleeper`, `bug`, `hang`, `other-recipe`, `no-trl`, `stop`, `stop-full`, or well."""
     runtime = start_runtime(timeout_minutes=LIMIT_MINUTES)
     runtime.wait()
     if ending == "same-error" or (ending == "error" and not runtime.is_main):
         raise DataError(f"pairs.jsonl line 41 is no pair, says the process on {os.environ['WORLD_SIZE']}")
-    if ending == "stop":
-        _stop(runtime)
+    if ending.startswith("stop"):
+        _stop(runtime, full=ending == "stop-full")
     if not runtime.is_main:
         _end(ending)
     elif ending == "killed-beside-a-sleeper":
@@ -49,16 +50,18 @@ def _version_without_trl(name: str) -> str:
     return metadata.distribution(name).version
 
 
-def _stop(runtime: Runtime) -> None:
-    """Work until a signal comes, then take a while to keep what was done."""
+def _stop(runtime: Runtime, *, full: bool) -> None:
+    """Work until a signal comes, then take a while to keep what was done, on a disk that may be full."""
     with runtime.noticing_signals():
         _say("ready")
         while not runtime.stop_requested:
             time.sleep(0.02)
         time.sleep(1.5)
         runtime.wait()
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device", "checkpoint")
         _say("kept")
-    raise StoppedBySignal("stopped")
+    raise runtime.stopped("stopped")
 
 
 def _say(word: str) -> None:
@@ -71,4 +74,7 @@ def _count(runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "early":  # a signal finds it before it can say anything
+        _say("ready")
+        time.sleep(60)
     sys.exit(guarded(lambda: act(sys.argv[1])))

@@ -16,6 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rlhf.children import _start_server
+from rlhf.launch import has_gpu
+
 PROGRAMS = tuple(f"tests.distributed.{name}_program" for name in ("sft", "reward", "ppo"))
 PATIENCE = 500
 
@@ -34,31 +37,38 @@ def run_group(
     Returns: Whether all ended well, and what they wrote to standard error.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PROGRAMS, "deepspeed"])
+    # Libraries that look for a GPU while they are imported must not be forked.
+    context.set_forkserver_preload([] if has_gpu() else [*PROGRAMS, "deepspeed"])
+    _start_server()
     with TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
         free.close()
         members: list[Any] = []
-        for rank in range(processes or 1):
-            told = Path(folder, f"{rank}.txt")
-            own = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **(environment or {})}
-            if processes is not None:
-                own |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                own |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-            members.append(context.Process(target=_run, args=(module, arguments, own, told)))
-            members[-1].start()
-        ended_well = _wait(members)
+        try:
+            for rank in range(processes or 1):
+                told = Path(folder, f"{rank}.txt")
+                own = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **(environment or {})}
+                if processes is not None:
+                    own |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                    own |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+                member = context.Process(target=_run, args=(module, arguments, own, told))
+                member.start()
+                members.append(member)
+            ended_well = _wait(members)
+        finally:
+            for member in members:
+                member.kill()
+                member.join()
         return ended_well, "".join(path.read_text(errors="replace") for path in sorted(Path(folder).iterdir()))
 
 
 def _wait(members: list[Any]) -> bool:
-    """Wait for all; end the others where one fails."""
+    """Wait until all have ended or one has failed."""
     deadline = time.monotonic() + PATIENCE
-    while any(member.is_alive() for member in members):
-        if time.monotonic() > deadline or any(member.exitcode for member in members):
-            for member in members:
-                member.kill()
+    while any(member.is_alive() for member in members) and not any(member.exitcode for member in members):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
     return all(member.exitcode == 0 for member in members)
 

@@ -1,5 +1,4 @@
-"""A tiny reward training under a launcher, with one head and with several: folder, ZeRO stage, and `own` for a model with a
-base of its own as well.
+"""A tiny reward training under a launcher, with one head and with several: folder, ZeRO stage, and `own` for a base of its own.
 
 It writes what it learned, and how it cut its steps.
 """

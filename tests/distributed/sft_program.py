@@ -2,7 +2,8 @@
 
 A stage such as `1:optimizer` also says what to offload.
 
-The job `killed` dies after its fourth optimiser step; `resumed` goes on from its checkpoint.
+The job `killed` dies after its fourth optimiser step, and `resumed` goes on from its checkpoint. In the job `stopped` the second
+process alone is told to stop, and `continued` goes on from what is kept.
 """
 
 import json
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.models.base import hash_weights
-from rlhf.runtime import Runtime, start_runtime
+from rlhf.runtime import Runtime, StoppedBySignal, start_runtime
 from rlhf.sft import train_sft
 from rlhf.sft_trainer import AdapterTrainer
 from rlhf.tracking import Tracker
 from tests.tiny import tiny_base
-from tests.unit.test_sft import DyingTracker, config, demonstrations
+from tests.unit.test_sft import DyingTracker, SignalledTracker, config, demonstrations
 
+GOES_ON = {"resumed": "killed", "continued": "stopped"}
 ROWS, LAST = 17, 4
 """In an epoch's last step of 17 rows in batches of 8, the second of two processes has no row."""
 
@@ -41,13 +43,15 @@ def train(folder: Path, job: str, runtime: Runtime) -> None:
     base = tiny_base(folder, precision="bf16" if job == "bf16" else "fp32", recompute=job == "recomputed")
     before = hash_weights(base.model)
     out = folder / job
-    if runtime.is_main and job == "resumed":
-        shutil.copytree(folder / "killed", out)
+    if runtime.is_main and job in GOES_ON:
+        shutil.copytree(folder / GOES_ON[job], out)
     runtime.wait()
     out.mkdir(exist_ok=True)
     tracker = Tracker(out, active=runtime.is_main, bars=False)
     if job == "killed":
         tracker = DyingTracker(out, LAST, active=runtime.is_main)
+    if job == "stopped" and not runtime.is_main:
+        tracker = SignalledTracker(out, LAST, active=False)
     engines: list[str] = []
     prepare = AdapterTrainer._prepare_for_training
 
@@ -63,7 +67,7 @@ def train(folder: Path, job: str, runtime: Runtime) -> None:
     settings = config(batch_size=8, micro_batch_size=2)
     try:
         outcome = train_sft(base, demonstrations(ROWS), demonstrations(6, "h"), settings, 1, out, tracker, runtime)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedBySignal):
         return
     finally:
         AdapterTrainer._prepare_for_training = prepare

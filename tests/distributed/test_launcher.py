@@ -83,9 +83,19 @@ def test_nodes_meet_and_one_that_fails_ends_the_other() -> None:
     assert told[0].count("error: ") == 1
 
 
-def test_a_signal_that_reaches_every_process_and_is_passed_on_stops_in_good_order() -> None:
+@pytest.mark.parametrize(
+    ("ending", "kept", "code", "message"),
+    [
+        ("stop", "kept\n" * 2, 128 + signal.SIGTERM, "rank 0: stopped"),
+        ("stop-full", "", 1, r"rank \d: checkpoint: the disk is full; .*"),
+        ("early", "", 128 + signal.SIGTERM, "ended by SIGTERM; run the same command again to go on"),
+    ],
+)
+def test_a_signal_that_reaches_every_process_and_is_passed_on_stops_in_good_order(
+    ending: str, kept: str, code: int, message: str
+) -> None:
     # As a batch system does it: all processes of the job get SIGTERM, and `rlhf launch` passes its own on.
-    launcher = subprocess.Popen([*_launcher(), "stop"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen([*_launcher(), ending], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert launcher.stdout is not None
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
     for number in (*_children(launcher), launcher.pid):
@@ -93,9 +103,10 @@ def test_a_signal_that_reaches_every_process_and_is_passed_on_stops_in_good_orde
     time.sleep(0.3)
     launcher.send_signal(signal.SIGTERM)
     told, errors = launcher.communicate(timeout=60)
-    assert told == "kept\n" * 2, errors
-    assert launcher.returncode == 128 + signal.SIGTERM
-    assert [line for line in errors.splitlines() if line.startswith("error: ")] == ["error: rank 0: stopped"]
+    assert told == kept, errors
+    assert launcher.returncode == code
+    (said,) = (line for line in errors.splitlines() if line.startswith("error: "))
+    assert re.fullmatch(f"error: {message}", said)
 
 
 def test_no_process_outlives_a_launcher_that_was_killed() -> None:

@@ -25,10 +25,10 @@ ENGINES = {
     3: ["DeepSpeedEngine", "offloads to none"],
 }
 JOBS = {
-    0: ("straight", "killed", "resumed"),
+    0: ("straight", "killed", "resumed", "stopped", "continued"),
     1: ("straight",),
     2: ("straight", "killed", "resumed"),
-    3: ("bf16", "straight", "killed", "resumed", "recomputed"),
+    3: ("bf16", "straight", "killed", "resumed", "recomputed", "stopped", "continued"),
 }
 
 
@@ -93,6 +93,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
     _require_close(folder / "resumed", folder / "straight", 0)
     files = {path.name for path in (folder / "resumed").iterdir()} - {"facts-0.json", "facts-1.json"}
     assert files == {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl"}
+
+
+@pytest.mark.parametrize("zero", [0, 3])
+def test_a_signal_to_one_process_stops_all_after_the_same_step(launch: Callable[[int], Path], zero: int) -> None:
+    folder = launch(zero)
+    assert [path.parent.name for path in (folder / "stopped").glob(".checkpoints/*/COMPLETE")] == ["step-5"]
+    assert _facts(folder / "continued", 1) == _facts(folder / "straight", 1)
+    _require_close(folder / "continued", folder / "straight", 0)
 
 
 def test_a_checkpoint_of_other_shards_is_refused(launch: Callable[[int], Path], tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from rlhf.decoding import Decoder
 from rlhf.models.base import hash_weight_files
 from rlhf.prioritise import _order
 from rlhf.records import CandidateSet, Prompt, read_jsonl
-from rlhf.reward import model
+from rlhf.reward import model, uncertainty
+from rlhf.reward.external import Classifier
 from rlhf.reward.model import load_reward_info
 from rlhf.reward.own_base import load_own_reward
 from rlhf.tracking import read_metrics
@@ -67,9 +68,12 @@ def test_ppo_and_evaluation_score_by_a_model_with_a_base_of_its_own(copy: Shell)
     assert "Traceback" not in refused.stderr
 
 
-def test_responses_are_sampled_and_scored_so_many_at_a_time(copy: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("own", [False, True], ids=["role", "own-base"])
+def test_responses_are_sampled_and_scored_so_many_at_a_time(
+    copy: Shell, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
     sizes: dict[str, set[int]] = {"sampled": set(), "scored": set()}
-    run, score = Decoder.run, model.score_heads
+    run, score, classify = Decoder.run, model.score_heads, Classifier.score
 
     def sampled(decoder: Decoder, size: int, choose: Any) -> Any:
         sizes["sampled"].add(size)
@@ -77,16 +81,34 @@ def test_responses_are_sampled_and_scored_so_many_at_a_time(copy: Shell, monkeyp
 
     def scored(*arguments: Any) -> Any:
         sizes["scored"].add(arguments[-1])
-        return score(*arguments)
+        return (classify if own else score)(*arguments)
 
     monkeypatch.chdir(copy.folder)
     monkeypatch.setattr(Decoder, "run", sampled)
-    monkeypatch.setattr(model, "score_heads", scored)
+    monkeypatch.setattr(Classifier if own else model, "score" if own else "score_heads", scored)
+    tiny_encoder(copy.folder / "other")
     reward = copy.run / "round-1" / "reward"
     before = load_reward_info(reward)
     shutil.rmtree(reward)
+    settings = [*(OWN if own else ()), "--reward.score-batch-size", "3"]
     with pytest.raises(SystemExit, match="0"):
-        main(["reward", str(RECIPE), "--reward.score-batch-size", "3"])
+        main(["reward", str(RECIPE), *settings])
     after = load_reward_info(reward)
     assert sizes == {"sampled": {3}, "scored": {3}}
-    assert (after.score_mean, after.score_std) == pytest.approx((before.score_mean, before.score_std), abs=1e-4)
+    assert own or (after.score_mean, after.score_std) == pytest.approx((before.score_mean, before.score_std), abs=1e-4)
+
+
+def test_doubts_are_measured_so_many_at_a_time(copy: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    measure = uncertainty.measure_doubt
+
+    def measured(*arguments: Any) -> Any:
+        sizes.append(arguments[-1])
+        return measure(*arguments)
+
+    monkeypatch.chdir(copy.folder)
+    monkeypatch.setattr(uncertainty, "measure_doubt", measured)
+    run, config = RunFolder.open(copy.run), load_config(RECIPE, ["--reward.score-batch-size", "3"])
+    sets = read_jsonl(copy.run / "round-1/candidates/candidates.jsonl", CandidateSet)[:2]
+    _order(config, run, Artifact.open(copy.run / "round-1/reward"), sets, frozenset())
+    assert sizes == [3]

@@ -1,5 +1,9 @@
 """The launcher's lines: what starts on GPUs, what on CPUs, and what is refused."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +40,33 @@ def test_a_number_of_nodes_is_at_least_one(nodes: int) -> None:
         line(nodes=nodes)
 
 
-@pytest.mark.parametrize(
-    "options", [{"rank": 1}, {"nodes": 2, "address": ""}, {"nodes": 2, "rank": 2, "address": "n"}, {"address": "n"}]
-)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_the_example_for_slurm_starts_one_node_as_well_as_two(tmp_path: Path, repository: Path, nodes: int) -> None:
+    programs = {
+        "scontrol": "echo node-0",
+        "srun": 'shift; SLURM_NODEID=0 exec "$@"',
+        "rlhf": f'exec {sys.executable} -m rlhf.cli "$@" --print',
+    }
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {
+        "SLURM_JOB_NODELIST": "node-[0-1]",
+        "SLURM_JOB_ID": "7",
+        "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_NNODES": str(nodes),
+    }
+    said = subprocess.run(
+        ["bash", str(repository / "configs/slurm.sh"), "ppo", "quickstart", "--zero", "3"],
+        env=os.environ | job | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(repository)},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    place = "--nnodes 2 --node_rank 0 --master_addr node-0 --master_port 20007" if nodes == 2 else "--standalone"
+    assert f"-m rlhf.torchrun --nproc_per_node 4 {place} " in said
+    assert re.search(r"-m stages.ppo \S*quickstart.yaml launch.processes=4 launch.zero=3 ", said)
+
+
+@pytest.mark.parametrize("options", [{"rank": 1}, {"nodes": 2, "address": ""}, {"nodes": 2, "rank": 2, "address": "n"}])
 def test_node_numbers_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         line(processes=2, **options)

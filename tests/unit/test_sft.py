@@ -85,8 +85,8 @@ class DyingTracker(Tracker):
 class SignalledTracker(Tracker):
     """Gets SIGTERM once, while it logs a chosen step."""
 
-    def __init__(self, folder: Path, chosen: int) -> None:
-        super().__init__(folder, bars=False)
+    def __init__(self, folder: Path, chosen: int, *, active: bool = True) -> None:
+        super().__init__(folder, active=active, bars=False)
         self._chosen = chosen
 
     def log(self, step: int, metrics: Any) -> None:
