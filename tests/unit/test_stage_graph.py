@@ -116,6 +116,7 @@ def test_score_sources_and_their_files_belong_to_ppo_and_evaluation(tmp_path: Pa
     rules, tone = tmp_path / "rules.py", tmp_path / "tone"
     rules.write_text("def f(**_): ...\n")
     tone.mkdir()
+    (tone / "config.json").touch()
     (tone / "model.safetensors").write_text("weights")
     score = {"functions": {"polite": {"function": f"{rules}:f"}}, "classifiers": {"tone": {"model": str(tone)}}}
     config = recipe(tmp_path / "run", score=score)
@@ -190,6 +191,7 @@ def test_a_base_of_the_reward_models_own_belongs_to_the_stage_reward(tmp_path: P
     assert not {name for name in fields_of("reward", plain) if name.startswith(("reward.base", "reward.tuning"))}
     other = tmp_path / "other"
     other.mkdir()
+    (other / "config.json").touch()
     (other / "model.safetensors").write_text("weights")
     own = {"base": {"model": str(other)}}
     config = recipe(tmp_path / "run", reward=own)
