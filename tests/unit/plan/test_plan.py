@@ -98,6 +98,20 @@ def test_gradient_checkpointing_is_advised_before_shards_and_four_bits() -> None
     assert advice.settings == {"base.gradient_checkpointing": True}
 
 
+def test_scores_of_held_out_answers_are_planned_whatever_normalisation_needs() -> None:
+    plans = (
+        make_plan(
+            load_config(EIGHT, ["reward.score_batch_size=128", f"reward.normalisation_prompts={count}"]),
+            shape_of(LLAMA_8B),
+            8,
+        )
+        for count in (8, 128)
+    )
+    few, many = (next(stage.memory for stage in plan.stages if stage.stage == "reward").moments for plan in plans)
+    assert few["read"] == many["read"]
+    assert few["decode"]["KV cache"] < many["decode"]["KV cache"]
+
+
 def test_batches_that_do_not_divide_are_named() -> None:
     (line,) = make_plan(load_config(EIGHT), shape_of(LLAMA_8B), 24).refused[:1]
     assert line == "sft.batch_size is 64, which 24 processes do not share evenly; try 48 or 72"
