@@ -18,6 +18,7 @@ from rlhf.artifacts import INPUTS, MANIFEST, Artifact, RunFolder
 from rlhf.cli import main
 from rlhf.config.load import load_config
 from rlhf.errors import RunLockedError
+from rlhf.labels import scripted
 from rlhf.labels.accounts import ensure_annotator
 from rlhf.labels.answers import submit
 from rlhf.labels.assignment import claim
@@ -26,6 +27,7 @@ from rlhf.labels.rounds import run_store
 from rlhf.labels.submissions import Submission
 from rlhf.records import CandidateSet, Ranking, read_jsonl, write_jsonl
 from rlhf.stage_graph import STAGES
+from stages import rankings
 from tests.pipeline.conftest import RECIPE, Shell
 
 pytestmark = pytest.mark.slow
@@ -183,6 +185,29 @@ def test_people_are_waited_for_with_exit_code_75(copy: Shell) -> None:
     rankings = Artifact.open(copy.run / "round-1" / "rankings")
     assert rankings.facts["annotators"] == "human"
     assert rankings.facts["rankings"] == len(sets)
+
+
+def test_scripts_that_were_cut_short_begin_anew(copy: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (copy.run / "round-1/rankings/rankings.jsonl").read_bytes()
+    shutil.rmtree(copy.run / "round-1/rankings")
+    (place,) = copy.run.glob("labels/scripted-*.db")
+    place.unlink()
+    given: list[Submission] = []
+
+    def cut_short(store: Any, person: Any, answer: Submission) -> None:
+        given.append(answer)
+        if len(given) == 40:  # the first annotator has given a batch, the second has not
+            raise KeyboardInterrupt
+        submit(store, person, answer)
+
+    monkeypatch.chdir(copy.folder)
+    monkeypatch.setattr(scripted, "submit", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        rankings.run(load_config(RECIPE))
+    monkeypatch.setattr(scripted, "submit", submit)
+    assert place.exists()
+    rankings.run(load_config(RECIPE))
+    assert (copy.run / "round-1/rankings/rankings.jsonl").read_bytes() == whole
 
 
 def test_answers_to_other_texts_are_set_aside_when_asked(copy: Shell) -> None:
