@@ -113,14 +113,23 @@ def test_the_whole_pipeline_runs_and_its_export_is_verified(tmp_path: Path, prec
     assert '"device": "cuda"' in plan
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero", "offload"), [(2, "optimizer"), (3, "all")])
+def test_every_training_stage_offloads_through_the_launcher(tmp_path: Path, zero: int, offload: str) -> None:
+    settings = ["launch.processes=1", f"launch.zero={zero}", f"launch.offload={offload}"]
+    said = _run([sys.executable, "-m", "rlhf.cli", "run", str(RECIPE), *settings, "--until", "ppo"], cwd=tmp_path)
+    assert said.count(f"1 process, DeepSpeedEngine under ZeRO-{zero}") == 3
+
+
 def _ppo(folder: Path, zero: int, *jobs: str, hidden: bool = False) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m"] if zero else []
     command = [sys.executable, "-m", *launcher, "tests.distributed.ppo_program", str(folder), str(zero), *jobs]
     _run(command, cwd=REPOSITORY, **({"CUDA_VISIBLE_DEVICES": ""} if hidden else {}))
 
 
-def _run(command: list[str], cwd: Path, **changes: str) -> None:
+def _run(command: list[str], cwd: Path, **changes: str) -> str:
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, **changes}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stderr
