@@ -4,9 +4,15 @@ A block has 64 + 32 + 32 + 64 weights in attention and 3 * 128 in its MLP, 576 i
 2 (16 + 12 + 12 + 16 + 24 + 24 + 24) = 256, so 512 on both. A head has 8 + 1. The base has 1,704 weights.
 """
 
+import weakref
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from trl.kernels.chunked_logprob import _backward_tile
 
 from rlhf.config.recipe import Config
 from rlhf.plan.loads import PLANNED, Load, stage_loads
@@ -108,6 +114,41 @@ def test_sft_takes_pefts_pass_and_trls_output_layer() -> None:
     assert train["activations"] == 2 * 96 * kept + 96 * 4 * 8
     # The gradient of the states in fp32, and a tile of 96 tokens x 32,768 words.
     assert train["logits"] == 4 * 8 * 96 + 96 * 32_768 * 4
+
+
+class Living(TorchDispatchMode):
+    """Counts the bytes of tensors that operations make, and the most that are alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {tensor.data_ptr() for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for made in tree_leaves(out):
+            if isinstance(made, Tensor) and made.data_ptr() not in given:
+                self.now += made.nbytes
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(made, self._forget, made.nbytes)
+        return out
+
+    def _forget(self, size: int) -> None:
+        self.now -= size
+
+
+def test_a_tile_takes_what_lives_at_once_while_it_becomes_its_gradient() -> None:
+    rows, words = 64, 512
+    tile, targets, ones = torch.zeros(rows, words), torch.zeros(rows, dtype=torch.long), torch.ones(rows)
+    with Living() as living:
+        _backward_tile(
+            tile, words, targets, ones, ones, ones, ones, 0, words, 1.0, 1.0, 1.0,
+            HAS_SOFTCAP=False, HAS_LOGPROB_GRAD=True, HAS_ENTROPY_GRAD=False, BLOCK_SIZE=1,
+        )  # fmt: skip
+    on_cpu, on_gpu = (
+        at(memory_of("sft", Layout(0, 1, on_gpu=place)), "train")["logits"] - 4 * 8 * 96 for place in (False, True)
+    )
+    assert on_cpu - on_gpu == 96 * 32_768 * int(living.peak / (rows * words))
 
 
 def test_dropout_keeps_masks_and_copies() -> None:
