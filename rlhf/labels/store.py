@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any, Self
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select, text
@@ -30,6 +31,8 @@ BUSY_TIMEOUT_S = 30
 CONNECTIONS, MORE_CONNECTIONS = 5, 60
 # Any number will do, as long as every writer names the same one.
 CHAIN_LOCK = 0x726C6866
+# Bytes; SQLite asks for less at a time.
+LEAST_ROOM = 1 << 20
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs", "ncpfs"}
 
 Clock = Callable[[], float]
@@ -109,6 +112,9 @@ class Store:
 
     def _unavailable(self, error: OperationalError) -> StoreUnavailableError:
         reason = f"{error.orig}".strip()
+        # SQLite says no more when it is the file shared by readers and writers that has no room.
+        if self.is_file and "disk I/O error" in reason and disk_usage(Path(self.place).parent).free < LEAST_ROOM:
+            reason = "the disk is full; free some space"
         return StoreUnavailableError(f"{self.place}: {reason}; nothing of this step was stored, try again")
 
     def vacuum(self) -> None:

@@ -2,10 +2,11 @@
 
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from labeling_ui.app import COOKIE, STORE_AWAY, guarded
 from rlhf.errors import LabelError, StoreUnavailableError
@@ -43,6 +44,13 @@ def test_a_write_transaction_holds_the_lock_from_its_first_word(file_store):
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
         other.close()
+
+
+@pytest.mark.parametrize(("free", "says"), [(4096, "the disk is full; free some space"), (1 << 30, "disk I/O error")])
+def test_a_disk_without_room_is_called_full(file_store, monkeypatch, free, says):
+    monkeypatch.setattr("rlhf.labels.store.disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(StoreUnavailableError, match=f"{says}; nothing of this step"), file_store.transaction():
+        raise OperationalError("COMMIT", {}, sqlite3.OperationalError("disk I/O error"))
 
 
 def test_a_server_that_went_away_is_one_message():
