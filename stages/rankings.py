@@ -111,7 +111,8 @@ def _forget_scripts(place: Path) -> None:
     """Remove what scripts answered in an attempt that was cut short: they would take other turns in what is left of it."""
     if not place.exists():
         return
-    with open_store(place) as store, store.reading() as connection:
+    # An attempt may have ended before the file had tables.
+    with open_store(place, create=True) as store, store.reading() as connection:
         query = select(func.count()).select_from(answers.join(annotators)).where(annotators.c.kind != "scripted")
         by_people = connection.execute(query).scalar_one()
     if not by_people:
