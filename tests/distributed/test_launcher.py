@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rlhf.config.base import LaunchConfig
 from rlhf.launch import launch_line
+from rlhf.torchrun import describe
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -58,6 +60,17 @@ def test_a_failure_is_told_once_and_ends_all(ending: str, code: int, message: st
     assert time.monotonic() - began < 90
     assert ("Traceback" in done.stderr) == (ending == "bug"), done.stderr
     assert "ChildFailedError" not in done.stderr
+
+
+def test_one_that_lost_another_is_not_heard_though_it_spoke_first() -> None:
+    lost = {"message": {"message": "lost"}, "code": 1, "time": 5.0, "lost_another": True}
+    failures = {
+        0: SimpleNamespace(exitcode=1, error_file_data=lost, message=lost["message"], timestamp=5),
+        1: SimpleNamespace(exitcode=-signal.SIGKILL, error_file_data={}, timestamp=7),
+    }
+    code, said = describe(failures)
+    assert code == 137
+    assert said.startswith("rank 1 was ended by SIGKILL")
 
 
 def test_all_is_well_without_a_word_of_the_launcher() -> None:

@@ -190,15 +190,16 @@ def test_bf16_halves_what_is_in_the_base_s_format() -> None:
 
 def test_zero_divides_what_it_says() -> None:
     sections: dict[str, Any] = {"ppo": {"batch_size": 8, "minibatch_size": 8}}
-    found = {zero: memory_of("ppo", Layout(zero, 2), **sections) for zero in (0, 2, 3)}
-    assert [memory.always["base weights"] for memory in found.values()] == [6816, 6816, 3408]
+    found = {zero: memory_of("ppo", Layout(zero, 2), **sections) for zero in (0, 1, 2, 3)}
+    assert [memory.always["base weights"] for memory in found.values()] == [6816, 6816, 6816, 3408]
     # Moments; under DeepSpeed also its own copy of the weights, each process a half: 12 * 1033 / 2.
-    assert [memory.always["optimiser"] for memory in found.values()] == [8264, 6198, 6198]
-    # Plain data parallelism copies gradients into buckets; ZeRO keeps a half.
-    assert [at(memory, "train")["gradients"] for memory in found.values()] == [8264, 2066, 2066]
-    assert [at(memory, "train").get("reduction buckets", 0) for memory in found.values()] == [0, 4 * BUCKET, 4 * BUCKET]
+    assert [memory.always["optimiser"] for memory in found.values()] == [8264, 6198, 6198, 6198]
+    # Plain data parallelism copies gradients into buckets; ZeRO-1 does not, and from 2 on a process keeps a half.
+    assert [at(memory, "train")["gradients"] for memory in found.values()] == [8264, 4132, 2066, 2066]
+    buckets = [at(memory, "train").get("reduction buckets", 0) for memory in found.values()]
+    assert buckets == [0, 4 * BUCKET, 4 * BUCKET, 4 * BUCKET]
     # The embeddings, 32 x 8, are the largest tensor that is put together.
-    assert [at(memory, "train").get("all-gather", 0) for memory in found.values()] == [0, 0, 4 * 256]
+    assert [at(memory, "train").get("all-gather", 0) for memory in found.values()] == [0, 0, 0, 4 * 256]
 
 
 def test_the_peak_is_the_largest_moment_and_not_the_sum_of_all() -> None:
