@@ -248,16 +248,12 @@ def _error_number(error: Exception) -> int | None:
 
 def _fail(message: str, code: int, *, lost_another: bool = False) -> None:
     """Say why this process fails; a launcher of ours says it, of all the processes that fail, for the first alone."""
-    folder, path = os.environ.get(LAUNCHER), os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if folder is None or not path:
+    folder = os.environ.get(LAUNCHER)
+    if folder is None:
         _tell(message)
         return
-    now = time.time()
-    row = {"message": message, "extraInfo": {"timestamp": str(int(now))}}
-    text = json.dumps({"message": row, "code": code, "time": now, "lost_another": lost_another})
-    # torch reads the one, unless a signal ended the launcher too.
-    for place in (Path(path), Path(folder, FAILED.format(rank=os.environ["RANK"]))):
-        place.write_text(text, encoding="utf-8")
+    row = {"message": message, "code": code, "time": time.time(), "lost_another": lost_another}
+    Path(folder, FAILED.format(rank=os.environ["RANK"])).write_text(json.dumps(row), encoding="utf-8")
 
 
 def _tell_once(message: str) -> None:

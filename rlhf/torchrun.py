@@ -3,8 +3,8 @@
     python -m rlhf.torchrun --standalone --nproc_per_node 2 -m stages.ppo CONFIG
 
 When one process fails, the launcher ends the others, which then complain that they lost it. Each writes its own message
-into files that the launcher names (see `rlhf.entry`); the one who failed first, and by himself, is heard. What the first
-process says when a signal ends it is heard where nothing failed.
+into a folder of the launcher's (see `rlhf.entry`); the one who failed first, and by himself, is heard. What the first process
+says when a signal ends it is heard where nothing failed.
 """
 
 import json
@@ -17,10 +17,19 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypedDict
 
 from rlhf.entry import FAILED, INTERRUPTED, LAST_WORDS, LAUNCHER, TERMINATED, steady_streams
 from rlhf.errors import printable
+
+
+class Told(TypedDict):
+    """What a process says of its failure; `lost_another` where it only noticed that of another."""
+
+    message: str
+    code: int
+    time: float
+    lost_another: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,29 +48,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             run.run(run.parse_args(["--signals_to_handle", "SIGHUP,SIGQUIT", *(arguments or sys.argv[1:])]))
         except ChildFailedError as error:
-            code, message = describe(error.failures)
+            code, message = describe(error.failures, _told(Path(folder)))
+            message = message or _last_words(Path(folder))
         except SignalException as error:
-            code, message = _failure(Path(folder)) or (128 + error.sigval, "")
             name = signal.Signals(error.sigval).name
-            message = message or _last_words(Path(folder)) or f"ended by {name}; run the same command again to go on"
+            said = _last_words(Path(folder)) or f"ended by {name}; run the same command again to go on"
+            code, message = _first_alone(_told(Path(folder))) or (128 + error.sigval, said)
         except (DistError, RendezvousError) as error:
             code, message = 1, f"the nodes did not find each other; are --address and --port those of node 0? ({error})"
         else:
             return 0
-        message = message or _last_words(Path(folder))
     if message:
         sys.stderr.write(f"error: {printable(message)}\n")
     return code
 
 
-def _failure(folder: Path) -> tuple[int, str] | None:
-    """Return code and message of the process that failed first and by itself, though a signal was to end all in good order."""
-    files = {path: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(FAILED.format(rank="*"))}
-    alone = [(row["time"], path.name.rpartition("-")[2], row) for path, row in files.items() if not row["lost_another"]]
+def _told(folder: Path) -> dict[int, Told]:
+    """Return what each process said of its failure, by rank."""
+    files = folder.glob(FAILED.format(rank="*"))
+    return {int(path.name.rpartition("-")[2]): json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def _first_alone(told: Mapping[int, Told]) -> tuple[int, str] | None:
+    """Return code and message of the process that failed first and by itself, if one did."""
+    alone = {rank: row for rank, row in told.items() if not row["lost_another"]}
     if not alone:
         return None
-    _, rank, row = min(alone, key=lambda item: item[0])
-    return row["code"], f"rank {rank}: {row['message']['message']}"
+    rank, first = min(alone.items(), key=lambda item: item[1]["time"])
+    return first["code"], f"rank {rank}: {first['message']}"
 
 
 def _last_words(folder: Path) -> str:
@@ -88,21 +102,23 @@ def _heed_signals() -> None:
         signal.signal(number, heed)
 
 
-def describe(failures: Mapping[int, Any]) -> tuple[int, str]:
+def describe(failures: Mapping[int, Any], told: Mapping[int, Told]) -> tuple[int, str]:
     """Return the exit code of a group of processes and what to say of it; nothing where a signal ended them in good order.
 
     Args:
         failures: torch's account of every process that failed, by rank.
+        told: What some of them said of it.
     """
-    told = (INTERRUPTED, TERMINATED)
-    ended = {rank: one for rank, one in failures.items() if one.exitcode not in (*told, -signal.SIGTERM)}
+    in_order = (INTERRUPTED, TERMINATED)
+    ended = {rank: one for rank, one in failures.items() if one.exitcode not in (*in_order, -signal.SIGTERM)}
     if not ended:
-        codes = {one.exitcode for one in failures.values()} & set(told)
+        codes = {one.exitcode for one in failures.values()} & set(in_order)
         return min(codes, default=TERMINATED), ""
-    alone = {rank: one for rank, one in ended.items() if not one.error_file_data.get("lost_another")}
-    rank, first = min((alone or ended).items(), key=lambda item: item[1].error_file_data.get("time", item[1].timestamp))
-    if "time" in first.error_file_data:
-        return first.error_file_data["code"], f"rank {rank}: {first.message['message']}"
+    alone = [rank for rank in ended if rank not in told or not told[rank]["lost_another"]]
+    rank = min(alone or ended, key=lambda rank: told[rank]["time"] if rank in told else ended[rank].timestamp)
+    if rank in told:
+        return told[rank]["code"], f"rank {rank}: {told[rank]['message']}"
+    first = ended[rank]
     if first.exitcode < 0:
         name = signal.Signals(-first.exitcode).name
         hint = "; did the machine run out of memory?" if first.exitcode == -signal.SIGKILL else "."

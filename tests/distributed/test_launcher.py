@@ -63,12 +63,11 @@ def test_a_failure_is_told_once_and_ends_all(ending: str, code: int, message: st
 
 
 def test_one_that_lost_another_is_not_heard_though_it_spoke_first() -> None:
-    lost = {"message": {"message": "lost"}, "code": 1, "time": 5.0, "lost_another": True}
     failures = {
-        0: SimpleNamespace(exitcode=1, error_file_data=lost, message=lost["message"], timestamp=5),
-        1: SimpleNamespace(exitcode=-signal.SIGKILL, error_file_data={}, timestamp=7),
+        0: SimpleNamespace(exitcode=1, timestamp=5),
+        1: SimpleNamespace(exitcode=-signal.SIGKILL, timestamp=7),
     }
-    code, said = describe(failures)
+    code, said = describe(failures, {0: {"message": "lost", "code": 1, "time": 5.0, "lost_another": True}})
     assert code == 137
     assert said.startswith("rank 1 was ended by SIGKILL")
 
