@@ -19,7 +19,8 @@ from rlhf.sft import train_sft
 from rlhf.sft_trainer import AdapterTrainer
 from rlhf.tracking import Tracker
 from tests.tiny import tiny_base
-from tests.unit.test_sft import DyingTracker, SignalledTracker, config, demonstrations
+from tests.trackers import DisturbingTracker, die, terminate
+from tests.unit.test_sft import config, demonstrations
 
 GOES_ON = {"resumed": "killed", "continued": "stopped"}
 ROWS, LAST = 17, 4
@@ -49,9 +50,9 @@ def train(folder: Path, job: str, runtime: Runtime) -> None:
     out.mkdir(exist_ok=True)
     tracker = Tracker(out, active=runtime.is_main, bars=False)
     if job == "killed":
-        tracker = DyingTracker(out, LAST, active=runtime.is_main)
+        tracker = DisturbingTracker(out, LAST, die, active=runtime.is_main)
     if job == "stopped" and not runtime.is_main:
-        tracker = SignalledTracker(out, LAST, active=False)
+        tracker = DisturbingTracker(out, LAST, terminate, active=False)
     engines: list[str] = []
     prepare = AdapterTrainer._prepare_for_training
 

@@ -1,8 +1,6 @@
 """Supervised fine-tuning: what is taught, what moves, what is published, and a kill that leaves no trace."""
 
 import json
-import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +22,7 @@ from rlhf.sft_rows import IGNORED, EpochOrder, RightPadding, filled_up, make_row
 from rlhf.tracking import Tracker, read_metrics
 from stages.sft import _make_adapter
 from tests.tiny import TINY_LORA, tiny_base
+from tests.trackers import DisturbingTracker, die, terminate
 
 WORDS = ("cat", "dog", "mat", "house")
 
@@ -67,32 +66,6 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
-
-
-class DyingTracker(Tracker):
-    """Dies while it logs a chosen step, as a killed process would between two steps."""
-
-    def __init__(self, folder: Path, last: int, *, active: bool = True) -> None:
-        super().__init__(folder, active=active, bars=False)
-        self._last = last
-
-    def log(self, step: int, metrics: Any) -> None:
-        super().log(step, metrics)
-        if step == self._last:
-            raise KeyboardInterrupt
-
-
-class SignalledTracker(Tracker):
-    """Gets SIGTERM once, while it logs a chosen step."""
-
-    def __init__(self, folder: Path, chosen: int, *, active: bool = True) -> None:
-        super().__init__(folder, active=active, bars=False)
-        self._chosen = chosen
-
-    def log(self, step: int, metrics: Any) -> None:
-        super().log(step, metrics)
-        if step == self._chosen and "sft/loss" in metrics:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_labels_are_the_response_and_its_end_token(tmp_path: Path) -> None:
@@ -202,7 +175,7 @@ def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, last: int) -
     killed = tmp_path / "killed"
     killed.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        train(base, killed, settings, DyingTracker(killed, last))
+        train(base, killed, settings, DisturbingTracker(killed, last, die))
     assert (killed / ".checkpoints" / "step-3" / "COMPLETE").exists() == (last == 5)
     assert train(base, killed, settings) == outcome
     assert files(killed) == files(tmp_path / "straight")
@@ -218,7 +191,7 @@ def test_a_training_told_to_stop_keeps_its_last_step_and_ends_with_the_same_byte
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     with pytest.raises(StoppedBySignal, match=f"stopped after step {kept}; run the same command"):
-        train(base, stopped, settings, SignalledTracker(stopped, noticed))
+        train(base, stopped, settings, DisturbingTracker(stopped, noticed, terminate))
     assert [path.parent.name for path in stopped.glob(".checkpoints/*/COMPLETE")] == [f"step-{kept}"]
     assert train(base, stopped, settings) == outcome
     assert files(stopped) == files(tmp_path / "straight")
@@ -228,7 +201,7 @@ def test_a_signal_in_the_last_step_comes_too_late(tmp_path: Path) -> None:
     base = tiny_base(tmp_path)
     folder = tmp_path / "out"
     folder.mkdir()
-    assert train(base, folder, config(), SignalledTracker(folder, 5)).steps == 6
+    assert train(base, folder, config(), DisturbingTracker(folder, 5, terminate)).steps == 6
 
 
 def test_an_unfinished_checkpoint_is_not_resumed(tmp_path: Path) -> None:

@@ -34,9 +34,10 @@ from rlhf.text import TextFormat
 from stages.reward import _change_imported
 from tests.pipeline.conftest import RECIPE
 from tests.tiny import shake, tiny_base
+from tests.trackers import DisturbingTracker, die
 from tests.unit.reward.planted import planted_config, planted_pairs, reward_base, train_planted
 from tests.unit.reward.test_model import ITEMS
-from tests.unit.reward.test_trainer import DyingTracker, published
+from tests.unit.reward.test_trainer import published
 
 
 def test_the_penalty_is_that_many_variances_of_normalised_scores() -> None:
@@ -209,7 +210,7 @@ def test_a_killed_ensemble_ends_with_the_same_bytes(tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     killed.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        train_planted(tmp_path, config, prompts=24, name="killed", tracker=DyingTracker(killed, 5))
+        train_planted(tmp_path, config, prompts=24, name="killed", tracker=DisturbingTracker(killed, 5, die))
     assert (killed / ".checkpoints" / "step-3" / "COMPLETE").exists()
     resumed, shared, _, folder, runtime = train_planted(tmp_path, config, prompts=24, name="killed")
     publish_reward(shared, resumed.info, folder, runtime)

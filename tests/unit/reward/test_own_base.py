@@ -30,8 +30,8 @@ from rlhf.runtime import start_runtime
 from rlhf.text import format_exchange
 from rlhf.tracking import Tracker
 from tests.tiny import tiny_classifier, tiny_encoder, tiny_folder, tiny_gpt2
+from tests.trackers import DisturbingTracker, die
 from tests.unit.reward.planted import count_passes, planted_config, planted_pairs
-from tests.unit.reward.test_trainer import DyingTracker
 
 MAKERS: dict[str, Any] = {
     "decoder": tiny_folder,
@@ -218,7 +218,7 @@ def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, kind: str, t
     killed = tmp_path / "killed"
     killed.mkdir()
     with pytest.raises(KeyboardInterrupt):  # 2 epochs of 3 steps, evaluated after steps 3 and 6
-        train(tmp_path, kind, name="killed", tracker=DyingTracker(killed, 5), **options)
+        train(tmp_path, kind, name="killed", tracker=DisturbingTracker(killed, 5, die), **options)
     assert (killed / ".checkpoints" / "step-3" / "COMPLETE").exists()
     assert train(tmp_path, kind, name="killed", **options)[0] == outcome
     files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (straight, killed)]

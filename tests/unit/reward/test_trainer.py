@@ -13,20 +13,8 @@ from rlhf.reward.model import RewardModel, publish_reward
 from rlhf.reward.trainer import learning_rate_factor, prompts_of_step, train_reward
 from rlhf.runtime import Runtime, start_runtime
 from rlhf.tracking import Tracker, read_metrics
+from tests.trackers import DisturbingTracker, die
 from tests.unit.reward.planted import count_passes, planted_config, planted_pairs, reward_base, train_planted
-
-
-class DyingTracker(Tracker):
-    """Dies while it logs a chosen step, as a killed process would between two steps."""
-
-    def __init__(self, folder: Path, last: int) -> None:
-        super().__init__(folder, bars=False)
-        self._last = last
-
-    def log(self, step: int, metrics: Any) -> None:
-        super().log(step, metrics)
-        if step == self._last:
-            raise KeyboardInterrupt
 
 
 def published(tmp_path: Path, name: str) -> dict[str, bytes]:
@@ -166,7 +154,7 @@ def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, last: int, c
     killed = tmp_path / "killed"
     killed.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        train_planted(tmp_path, config, prompts=24, name="killed", tracker=DyingTracker(killed, last))
+        train_planted(tmp_path, config, prompts=24, name="killed", tracker=DisturbingTracker(killed, last, die))
     assert (killed / ".checkpoints" / "step-3" / "COMPLETE").exists() == (last == 5)
     resumed, shared, _, folder, runtime = train_planted(tmp_path, config, prompts=24, name="killed")
     publish_reward(shared, resumed.info, folder, runtime)
